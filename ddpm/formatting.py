@@ -66,10 +66,12 @@ def amount(number: float) -> str:
 
 
 def memory(bytes_: float) -> str:
-    """12 kB, 340 MB, 1.2 GB."""
+    """12 kB, 340 MB, 1.2 GB, 1.0 TB."""
     if bytes_ < 1e6:
         return f"{math.ceil(bytes_ / 1e3)} kB"
-    return f"{bytes_ / 1e6:.0f} MB" if bytes_ < 1e9 else f"{bytes_ / 1e9:.1f} GB"
+    if bytes_ < 1e9:
+        return f"{bytes_ / 1e6:.0f} MB"
+    return f"{bytes_ / 1e9:.1f} GB" if bytes_ < 1e12 else f"{bytes_ / 1e12:,.1f} TB"
 
 
 def clock(when: float, now: float | None = None) -> str:

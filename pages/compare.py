@@ -68,15 +68,7 @@ for name in names:
         unreadable.append(str(error))
 for sentence in unreadable:
     st.warning(escape(sentence), icon=":material/warning:")
-rows = differing_settings.rows([*readable.values()])
-if rows:
-    columns = {"setting": [name for name, _ in rows]}
-    columns |= {name: [values[k] for _, values in rows] for k, name in enumerate(readable)}
-    st.dataframe(
-        columns, hide_index=True, key="differing", column_config={"setting": st.column_config.Column(pinned=True)}
-    )
-else:
-    st.caption("They have the same settings." if len(readable) > 1 else "There is nothing to compare it with.")
+differing_settings.show(readable)
 
 
 # Previews

@@ -34,7 +34,7 @@ with main:
     halves = st.grid(2, min_column_width=300, gap=("small", "medium"))
     with halves.cell():
         st.header("Data")
-        data_form.show(FORM, config, found, form.notes)
+        data_form.show(FORM, config, found, form.notes, form.archive)
     with halves.cell():
         if found.description and 4 <= config.model.image_size <= 1024 and config.model.image_channels in (1, 3, 4):
             data_form.show_images(config)
@@ -64,7 +64,7 @@ with rail:
         refusals = [*train_rail.sentences(form.problems), *name_problems]
         pressed = start_button.show("Start", "play_arrow", refusal=refusals[0] if refusals else "")
     if form.is_measurable:
-        training_cost.show(*data_form.costed(config, found), busy=bool(busy))
+        training_cost.show(*data_form.costed(config, found, form.archive), busy=bool(busy))
     else:
         st.caption("The cost is known once the settings in red are corrected.")
     train_rail.show(form)

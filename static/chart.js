@@ -31,10 +31,10 @@ class Chart {
     this.root = parentElement.querySelector(".chart");
     this.feeds = new Map();
     this.panels = new Map();
-    this.hidden = new Set();
-    this.range = null; // of the axis, while zoomed
     this.cursor = null; // { run, step, x, pinned }
-    view(true);
+    const { hide, zoom } = view(true);
+    this.hidden = new Set(hide);
+    this.range = zoom; // of the axis, while zoomed
     this.controls = controls(this.root.querySelector(".controls"), this);
     this.legend = this.root.querySelector(".legend");
     this.place = this.root.querySelector(".panels");
@@ -77,8 +77,12 @@ class Chart {
     if (axis !== this.axis) {
       const across = (x) => this.across(x, this.axis, axis);
       this.range = this.range && this.range.map(across);
-      if (this.cursor) this.cursor.x = across(this.cursor.x);
       this.axis = axis;
+      if (this.cursor) {
+        this.cursor.x = this.placeOf(this.cursor.run, this.cursor.step);
+        this.tell(Boolean(this.cursor.pinned)); // other runs are at another step there
+      }
+      this.keepZoom();
     }
     this.draw();
   }
@@ -140,7 +144,10 @@ class Chart {
     this.note.textContent = wrong[0] ?? (reading ? `A long log is being read: this is a sketch of ${reading === 1 ? "one" : `${reading} runs`} …` : empty && [...this.feeds.values()].some((feed) => feed.whole) ? "The chart appears with the first logged row." : "");
     this.note.hidden = !this.note.textContent;
     for (const [key, panel] of this.panels) if (!keys.includes(key)) (panel.node.remove(), this.panels.delete(key));
-    const extent = this.range ?? this.extent();
+    const whole = this.extent();
+    const there = [...this.feeds.values()].every((feed) => feed.whole?.head.rows);
+    if (this.range && there && (this.range[0] >= whole[1] || this.range[1] <= whole[0])) this.zoomTo(null); // of another run
+    const extent = this.range ?? whole;
     this.shown = extent;
     if (!extent) return;
     const look = this.look(width, extent);
@@ -152,7 +159,8 @@ class Chart {
       made.draw(panel, this.linesOf(panel, number, look), { ...look, last: number === panels.length - 1, alone: panels.length === 1 });
       this.spikes.draw(made);
     });
-    if (this.pinnedAtFirst !== undefined && !empty) this.pinFirst();
+    const answered = [...this.feeds.values()].every((feed) => feed.whole || feed.wrong);
+    if (this.pinnedAtFirst !== undefined && answered && !empty) this.pinFirst(); // others hear where each run is there
     this.showCursor();
     this.root.dataset.updates = Number(this.root.dataset.updates || 0) + 1;
     this.root.dataset.rows = Math.max(...[...this.feeds.values()].map((feed) => feed.whole?.head.rows ?? 0));
@@ -165,7 +173,7 @@ class Chart {
 
   ask(panels, width) {
     const columns = [...new Set([...panels.flatMap((panel) => panel.lines.map((line) => line.column)), ...(panels.length ? [] : this.data.main)])];
-    for (const run of this.shownRuns())
+    for (const run of this.data.runs) // a hidden one may hold the cursor
       this.feeds.get(run.name).want({ columns, width, range: this.range, axis: this.axis });
   }
 
@@ -226,6 +234,7 @@ class Chart {
       button.title = "Show or hide";
       button.onclick = () => {
         this.hidden.has(run.name) ? this.hidden.delete(run.name) : this.hidden.add(run.name);
+        changeView({ hide: [...this.hidden] });
         button.setAttribute("aria-pressed", String(!this.hidden.has(run.name)));
         this.draw();
       };
@@ -239,12 +248,19 @@ class Chart {
     return Boolean(this.range) || [...this.panels.values()].some((panel) => panel.y);
   }
 
-  zoomTo(range) {
+  // dragged: it will move on before it goes into the address.
+  zoomTo(range, dragged = false) {
     const whole = this.extent();
     if (!whole) return;
     this.range = range && range[1] - range[0] < (whole[1] - whole[0]) * 0.9999 ? range : null;
     if (!this.range) for (const feed of this.feeds.values()) feed.part = null;
+    if (!dragged) this.keepZoom();
     this.draw();
+  }
+
+  keepZoom() {
+    const zoom = this.range?.map((x) => Number(x.toPrecision(9))) ?? null;
+    if (JSON.stringify(zoom) !== JSON.stringify(view().zoom)) changeView({ zoom });
   }
 
   showAll() {
@@ -255,7 +271,7 @@ class Chart {
   // --- cursor
 
   pinFirst() {
-    const run = this.data.runs[0].name;
+    const run = this.feeds.has(view().of) ? view().of : this.data.runs[0].name;
     const { whole } = this.feeds.get(run);
     if (!whole?.head.rows) return;
     const step = this.pinnedAtFirst;
@@ -288,7 +304,8 @@ class Chart {
 
   tell(pinned) {
     const { cursor } = this;
-    if (pinned && (cursor?.step ?? null) !== view().step) changeView({ step: cursor?.step ?? null });
+    const [step, of] = [cursor?.step ?? null, cursor && cursor.run !== this.data.runs[0].name ? cursor.run : null];
+    if (pinned && (step !== view().step || of !== view().of)) changeView({ step, of });
     const more = { axis: this.axis, x: cursor?.x ?? null, steps: this.stepsAt(cursor?.x), from: this };
     sendCursor({ run: cursor?.run ?? this.data.runs[0].name, step: cursor?.step ?? null, pinned, ...more });
     this.showCursor();
@@ -311,7 +328,7 @@ class Chart {
     if (from === this || !this.feeds.has(run) || (this.cursor?.pinned && !pinned)) return;
     const place = axis === this.axis && Number.isFinite(x) ? x : this.placeOf(run, step);
     this.cursor = step === null ? null : { run, step, x: place, pinned };
-    if (pinned && step !== view().step) changeView({ step });
+    if (pinned && step !== view().step) changeView({ step, of: null });
     this.showCursor();
   }
 

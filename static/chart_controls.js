@@ -23,7 +23,8 @@ export function controls(place, chart) {
   const shown = element("output");
   smoothing.append(element("span", "", "Smoothing"), slider, shown);
   smoothing.title = "How much of the screen's width the bold line averages over. The faint line shows the logged values.";
-  slider.oninput = () => changeView({ smooth: Number(slider.value) });
+  slider.oninput = () => changeView({ smooth: Number(slider.value) }, false);
+  slider.onchange = () => changeView({ smooth: Number(slider.value) });
 
   const log = element("label", "log");
   const box = Object.assign(element("input"), { type: "checkbox" });

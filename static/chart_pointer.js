@@ -80,7 +80,7 @@ export function pointing(chart) {
     chart.tip.hidden = true;
     if (drag.pan) {
       const shift = fromPixel({ ...panel.frame, x: drag.x }, drag.px) - fromPixel({ ...panel.frame, x: drag.x }, px);
-      chart.zoomTo(drag.x.map((x) => x + shift));
+      chart.zoomTo(drag.x.map((x) => x + shift), true);
       return;
     }
     const { frame } = panel;
@@ -104,7 +104,8 @@ export function pointing(chart) {
     if (moved && box && !pan) {
       if (tall) panel.y = [box.y2, box.y1].map((y) => valueAt(panel.frame, panel.range, y));
       chart.zoomTo([fromPixel(panel.frame, box.x1), fromPixel(panel.frame, box.x2)]);
-    } else if (!moved) {
+    } else if (moved) chart.keepZoom();
+    else {
       const cursor = cursorAt(panel, px, py);
       const here = chart.cursor?.pinned && cursor && chart.cursor.step === cursor.step;
       if (cursor) chart.pin(here ? null : cursor);

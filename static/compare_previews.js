@@ -5,6 +5,8 @@
 import { element } from "./chart_panel.js";
 import { followCursor, lastCursor } from "./cursor.js";
 import { count } from "./formatting.js";
+import { isTyping } from "./keys.js";
+import { changeView, view } from "./view.js";
 
 const BLINK = 600; // milliseconds for each of the two
 const SIDE = "768";
@@ -18,7 +20,7 @@ export function upTo(steps, step) {
 
 export function mount({ parentElement, data }) {
   const root = parentElement.querySelector(".previews");
-  const state = { data, steps: new Map(), at: lastCursor()?.steps ?? {}, mode: "side", pair: [0, 1], first: true, left: false };
+  const state = { data, steps: new Map(), at: lastCursor()?.steps ?? {}, mode: view().previews, pair: view().pair ?? [0, 1], first: true, left: false };
   const figures = element("div", "figures");
   const bar = element("div", "bar");
   bar.setAttribute("role", "group");
@@ -32,19 +34,19 @@ export function mount({ parentElement, data }) {
   const choices = [0, 1].map((which) => {
     const select = element("select");
     select.setAttribute("aria-label", which ? "Second run" : "First run");
-    select.onchange = () => { state.pair[which] = Number(select.value); draw(); };
+    select.onchange = () => { state.pair[which] = Number(select.value); changeView({ pair: [...state.pair] }); draw(); };
     return select;
   });
   bar.append(...buttons, ...choices);
   root.replaceChildren(bar, figures);
 
   const turn = (mode) => {
-    state.mode = state.mode === mode && mode !== "side" ? "side" : mode;
+    state.mode = state.mode === mode ? "side" : mode;
+    changeView({ previews: state.mode });
     draw();
   };
   const key = (event) => {
-    const field = event.composedPath()[0];
-    if (event.ctrlKey || event.metaKey || event.altKey || /^(INPUT|TEXTAREA|SELECT)$/.test(field.tagName) && field.type !== "range" || field.isContentEditable) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || isTyping(event.composedPath()[0])) return;
     if (event.key === "b" || event.key === "B") turn("blink");
     if (event.key === "d" || event.key === "D") turn("difference");
   };
@@ -141,7 +143,7 @@ export function mount({ parentElement, data }) {
     made.append(canvas, text);
     Promise.all(pair.map(({ source }) => load(source))).then((images) => {
       const mean = subtract(canvas, images);
-      text.textContent = mean === null ? "Grids of two sizes cannot be subtracted" : `Difference x ${TIMES} · mean ${mean.toFixed(2)} of 255`;
+      text.textContent = mean === null ? "Grids of two sizes cannot be subtracted" : `Difference × ${TIMES} · mean ${mean.toFixed(2)} of 255`;
       made.dataset.mean = mean;
     }, () => { text.textContent = "There are no two previews to subtract"; });
     return made;

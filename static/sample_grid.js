@@ -1,12 +1,13 @@
 // Samples of one job as a grid of images; an image opens large, with what can be done with it.
 //
 // data: {address, name, active, actions: [[kind, label], ...]}.  The images, and what is known of them, come from
-// `address` of this server; it is asked again only while the job works.
+// `address` of this server; it is asked again only while the job works, or until it has answered.
 
 import { arrange, enlarged, moved } from "./tile_layout.js";
 
 const EVERY = 700; // milliseconds between two looks at a job that works
 const MOST = 256; // images that are shown
+const PATIENCE = 10; // failures in a row until it is not asked any more
 
 export function mount(component) {
   const parent = component.parentElement;
@@ -15,7 +16,8 @@ export function mount(component) {
   const large = openLarge(find("dialog"), (kind, number) => {
     state.now.setTriggerValue("action", { kind, number, job: state.now.data.name, stamp: Date.now() });
   });
-  const state = { now: component, about: null, revision: "", columns: 1, focus: 0, timer: 0, asking: null };
+  const state = { now: component, about: null, revision: "", columns: 1, focus: 0, timer: 0, asking: null,
+    failures: 0 };
 
   const url = (part, more = {}) => {
     const found = new URL(`${state.now.data.address}${part}`, document.baseURI);
@@ -33,6 +35,8 @@ export function mount(component) {
       if (!answer.ok) throw new Error(await answer.text());
       const found = await answer.json();
       if (asking.signal.aborted) return;
+      if (state.failures && found.same) show(); // in the place of the error
+      state.failures = 0;
       if (!found.same) {
         state.revision = found.revision;
         state.about = found;
@@ -41,8 +45,11 @@ export function mount(component) {
       if (state.about?.active) state.timer = setTimeout(ask, EVERY);
     } catch (error) {
       if (asking.signal.aborted) return;
-      if (state.now.data.active) state.timer = setTimeout(ask, 3 * EVERY);
-      else say(error.message || "The images could not be loaded.");
+      state.failures += 1;
+      if (state.failures < PATIENCE) state.timer = setTimeout(ask, pause(state.failures));
+      if (!state.now.data.active && grid.hidden) {
+        say(error instanceof TypeError ? "The server does not answer." : error.message);
+      }
     }
   };
 
@@ -139,6 +146,7 @@ export function mount(component) {
       state.now = now;
       if (before.address === now.data.address && before.active === now.data.active) return;
       if (before.address !== now.data.address) Object.assign(state, { revision: "", focus: 0 });
+      state.failures = 0;
       ask();
     },
     leave() {
@@ -147,6 +155,11 @@ export function mount(component) {
       watcher.disconnect();
     },
   };
+}
+
+// Milliseconds until it is asked again after so many failures in a row: longer and longer, up to half a minute.
+export function pause(failures) {
+  return Math.min(30000, EVERY * 2 ** failures);
 }
 
 function picture(address) {

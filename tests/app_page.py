@@ -4,11 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+from streamlit import config
 from streamlit.testing.v1 import AppTest
 from waiting import PATIENCE
 
 from pages.ui.results import training_cost
 
+config.get_config_options()  # read here: a test may work in another folder, and no later one would have a theme
 training_cost.QUIET = float("inf")  # no test starts a measurement that it does not ask for
 
 ROOT = Path(__file__).resolve().parents[1]

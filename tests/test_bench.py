@@ -1,10 +1,12 @@
 """`ddpm bench`: its numbers agree with each other, its targets are judged as they are stated, its commands run."""
 
 import json
+import multiprocessing
 import statistics
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,8 +17,8 @@ from raising import raises_error
 from ddpm.bench import processes, scaling, speed, step_cost, worker
 from ddpm.cli import main
 from ddpm.config import codec, validation
+from ddpm.config.benchmarks import ScaleConfig, SpeedConfig
 from ddpm.config.presets import PRESETS
-from ddpm.config.tasks import ScaleConfig, SpeedConfig
 from ddpm.config.training import Config
 from ddpm.reports import speed_tables
 from ddpm.training.trainer import Trainer
@@ -46,10 +48,20 @@ def small() -> Config:
     )
 
 
+def fork(patch: pytest.MonkeyPatch) -> None:
+    """Processes of benchmarks are forked from one that has loaded torch, where the system has that."""
+    if "forkserver" in multiprocessing.get_all_start_methods():
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["ddpm.bench.worker"])
+        patch.setattr(processes, "multiprocessing", SimpleNamespace(get_context=lambda method: context))
+
+
 @pytest.fixture(scope="module")
 def result(small: Config, tmp_path_factory: pytest.TempPathFactory, cache: Path) -> dict[str, Any]:
     """A speed, measured of a tiny network."""
-    progress = list(speed.measure(SpeedConfig(rounds=2, threads=1), small))
+    with pytest.MonkeyPatch.context() as patch:
+        fork(patch)
+        progress = list(speed.measure(SpeedConfig(rounds=2, threads=1), small))
     assert [p.done for p in progress] == sorted(p.done for p in progress)
     assert progress[-1].done == progress[-1].total
     assert progress[-1].result is not None
@@ -193,6 +205,7 @@ def test_the_tables_tell_what_was_measured(result: dict[str, Any]) -> None:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch, small: Config) -> None:
     """The commands measure a tiny network."""
+    fork(monkeypatch)
     monkeypatch.setattr(speed, "cpu_preset", lambda: small)
     monkeypatch.setattr(scaling, "cpu_preset", lambda: small)
 

@@ -1,5 +1,7 @@
-"""The command line as a user types it, in processes of its own."""
+"""The command line as a user types it, in processes of its own where one is stopped or killed, or waits for another."""
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -24,6 +26,8 @@ from ddpm.config.training import Config
 from ddpm.runs.jobs import Job
 from ddpm.runs.runs import Run
 
+pytestmark = pytest.mark.usefixtures("threads_afterwards")
+
 TINY = [
     "--data_dir",
     "cifar10-mini",
@@ -47,6 +51,15 @@ def ddpm(*arguments: str | Path, cwd: Path, timeout: float = 120, code: int = 0)
     )
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
+
+
+def here(*arguments: str | Path, cwd: Path, code: int = 0) -> str:
+    """The same in this process, which has loaded torch already."""
+    said = io.StringIO()
+    with contextlib.chdir(cwd), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        found = main.main([str(argument) for argument in arguments])
+    assert found == code, said.getvalue()
+    return said.getvalue()
 
 
 def start(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
@@ -86,11 +99,11 @@ def rows(run: Run) -> list[str]:
 @pytest.mark.slow
 def test_stop_and_resume_equal_never_having_stopped(tmp_path: Path) -> None:
     """20 steps straight against about 10, a stop by request, and the rest."""
-    ddpm("train", *TINY, "--total_steps", "20", "--run", "straight", cwd=tmp_path)
+    here("train", *TINY, "--total_steps", "20", "--run", "straight", cwd=tmp_path)
     straight, stopped = Run(tmp_path / "runs" / "straight"), Run(tmp_path / "runs" / "stopped")
     assert straight.state() == "finished"
 
-    ddpm("train", *TINY, "--total_steps", "20", "--run", "stopped", "--save_interval", "1", cwd=tmp_path, code=0)
+    here("train", *TINY, "--total_steps", "20", "--run", "stopped", "--save_interval", "1", cwd=tmp_path)
     for manifest in sorted((stopped.folder / "saves").glob("*.json"))[10:]:
         manifest.unlink()  # as if the process had been killed after step 10
     assert stopped.checkpoint().step == 10
@@ -102,27 +115,27 @@ def test_stop_and_resume_equal_never_having_stopped(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_polite_stop_in_the_middle(tmp_path: Path) -> None:
-    ddpm("train", *TINY, "--total_steps", "300", "--run", "straight", cwd=tmp_path)
+    here("train", *TINY, "--total_steps", "200", "--run", "straight", cwd=tmp_path)
     straight, run = Run(tmp_path / "runs" / "straight"), Run(tmp_path / "runs" / "stopped")
-    process = start("train", *TINY, "--total_steps", "300", "--run", "stopped", cwd=tmp_path)
+    process = start("train", *TINY, "--total_steps", "200", "--run", "stopped", cwd=tmp_path)
     wait_for_step(run, 10)
-    said = ddpm("stop", "stopped", cwd=tmp_path)
+    said = here("stop", "stopped", cwd=tmp_path)
     assert process.wait(PATIENCE) == 0
     at = int(re.search(r"stopped at step (\d+)", said).group(1))  # type: ignore[union-attr]
-    assert 10 <= at < 300
+    assert 10 <= at < 200
     assert run.state() == "stopped"
     assert [c.step for c in run.checkpoints()] == [at]
-    assert "nothing to stop" in ddpm("stop", "stopped", cwd=tmp_path, code=2)
+    assert "nothing to stop" in here("stop", "stopped", cwd=tmp_path, code=2)
 
     process = start("train", "--resume", "stopped", cwd=tmp_path)
     wait_for_step(run, at + 5)
     process.send_signal(signal.SIGTERM)  # a stop too
     assert process.wait(PATIENCE) == 0
     assert run.state() == "stopped"
-    ddpm("train", "--resume", "stopped", cwd=tmp_path)
-    assert all(torch.equal(a, b) for a, b in zip(contents(straight, 300), contents(run, 300), strict=True))
+    here("train", "--resume", "stopped", cwd=tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(contents(straight, 200), contents(run, 200), strict=True))
     assert rows(straight) == rows(run), "the log is that of one training"
-    assert "has done all its 300 steps" in ddpm("train", "--resume", "stopped", cwd=tmp_path)
+    assert "has done all its 200 steps" in here("train", "--resume", "stopped", cwd=tmp_path)
     assert run.state() == "finished", "it changes nothing"
 
 
@@ -138,12 +151,12 @@ def test_train_sample_export(tmp_path: Path) -> None:
     run = Run(tmp_path / "runs" / "mine")
     assert run.config.class_names == ("a", "b")
     assert [step for step, _ in run.previews()] == [10, 12]
-    table = ddpm("runs", cwd=tmp_path)
+    table = here("runs", cwd=tmp_path)
     assert re.search(r"mine +finished +12/12", table)
 
     flags = ["--num_samples", "6", "--use_ddim", "True", "--timestep_respacing", "ddim5", "--eta", "0", "--seed", "0"]
     ddpm("sample", "--run", "mine", *flags, "--out", "one", cwd=tmp_path)
-    ddpm(
+    here(
         "sample",
         "--model_path",
         "runs/mine/ema_0.9_000012.pt",
@@ -168,21 +181,21 @@ def test_train_sample_export(tmp_path: Path) -> None:
     assert settings["checkpoint"]["step"] == 12
     assert settings["sample"]["seed"] == 0
     again = settings["command"].split()[1:]
-    ddpm(*again, "--out", "three", cwd=tmp_path)
+    here(*again, "--out", "three", cwd=tmp_path)
     assert (tmp_path / "three" / "grid.png").read_bytes() == (tmp_path / "one" / "grid.png").read_bytes()
-    assert "already holds samples" in ddpm("sample", "--run", "mine", *flags, "--out", "one", cwd=tmp_path, code=2)
+    assert "already holds samples" in here("sample", "--run", "mine", *flags, "--out", "one", cwd=tmp_path, code=2)
 
-    ddpm("sample", "--run", "mine", *flags, "--classes", "b", "--weights", "model", "--out", "b", cwd=tmp_path)
+    here("sample", "--run", "mine", *flags, "--classes", "b", "--weights", "model", "--out", "b", cwd=tmp_path)
     with np.load(tmp_path / "b" / "samples_6x8x8x3.npz") as sampled:
         assert sampled["arr_1"].tolist() == [1] * 6
 
-    ddpm("export", "mine", "--xlsx", "mine.xlsx", cwd=tmp_path)
+    here("export", "mine", "--xlsx", "mine.xlsx", cwd=tmp_path)
     assert load_workbook(tmp_path / "mine.xlsx", read_only=True).sheetnames[:3] == ["Summary", "Config", "Metrics"]
 
 
 @pytest.mark.slow
 def test_killed_at_any_time_it_can_be_resumed(tmp_path: Path) -> None:
-    ddpm("train", *TINY, "--total_steps", "60", "--run", "straight", cwd=tmp_path)
+    here("train", *TINY, "--total_steps", "60", "--run", "straight", cwd=tmp_path)
     straight, run = Run(tmp_path / "runs" / "straight"), Run(tmp_path / "runs" / "killed")
     arguments = ["train", *TINY, "--total_steps", "60", "--save_interval", "5", "--run", "killed"]
     for step in (7, 23, 41):
@@ -192,7 +205,7 @@ def test_killed_at_any_time_it_can_be_resumed(tmp_path: Path) -> None:
         process.wait()
         assert run.state() == "lost"
         arguments = ["train", "--resume", "killed"]
-    ddpm(*arguments, cwd=tmp_path)
+    here(*arguments, cwd=tmp_path)
     assert all(torch.equal(a, b) for a, b in zip(contents(straight, 60), contents(run, 60), strict=True))
 
 
@@ -202,7 +215,7 @@ def test_a_full_disk_ends_with_a_sentence_and_what_was_saved_stays(tmp_path: Pat
     """Files that may not grow past a limit fail as on a full disk."""
     import resource
 
-    ddpm("train", *TINY, "--total_steps", "4", "--run", "mine", cwd=tmp_path)
+    here("train", *TINY, "--total_steps", "4", "--run", "mine", cwd=tmp_path)
     run = Run(tmp_path / "runs" / "mine")
     config = json.loads((run.folder / "config.json").read_text())
     config["train"]["total_steps"] = 8
@@ -223,7 +236,7 @@ def test_a_full_disk_ends_with_a_sentence_and_what_was_saved_stays(tmp_path: Pat
     assert [c.step for c in run.checkpoints()] == [4]
     assert not list(run.folder.glob("*000008.pt"))
     assert run.progress_path.read_text().count("\n") == 6  # header; steps 1, 3, 4; 6, 8
-    ddpm("train", "--resume", "mine", cwd=tmp_path)  # with room again
+    here("train", "--resume", "mine", cwd=tmp_path)  # with room again
     assert run.checkpoint().step == 8
 
 
@@ -235,8 +248,8 @@ def test_a_second_training_waits_for_the_first(tmp_path: Path) -> None:
     second = start("train", *TINY, "--total_steps", "3", "--run", "second", cwd=tmp_path)
     until(lambda: two.state() == "queued" and (status := two.status()) and status.message)
     assert two.status().message == "Waiting for first to end"  # type: ignore[union-attr]
-    assert "already" in ddpm("train", "--resume", "first", cwd=tmp_path, code=2)
-    ddpm("stop", "first", cwd=tmp_path)
+    assert "already" in here("train", "--resume", "first", cwd=tmp_path, code=2)
+    here("stop", "first", cwd=tmp_path)
     assert first.wait(PATIENCE) == 0
     assert second.wait(PATIENCE) == 0
     assert two.state() == "finished"
@@ -304,20 +317,20 @@ def test_bool_flags_and_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.slow
 def test_a_checkpoint_of_other_flags(tmp_path: Path) -> None:
-    ddpm("train", *TINY, "--total_steps", "1", "--run", "mine", cwd=tmp_path)
+    here("train", *TINY, "--total_steps", "1", "--run", "mine", cwd=tmp_path)
     path = "runs/mine/model000001.pt"
-    said = ddpm("sample", "--model_path", path, "--num_channels", "64", "--out", "x", cwd=tmp_path, code=2)
+    said = here("sample", "--model_path", path, "--num_channels", "64", "--out", "x", cwd=tmp_path, code=2)
     assert "--num_channels 64 (trained with 32)" in said
     cut = tmp_path / "cut.pt"
     cut.write_bytes((tmp_path / path).read_bytes()[:-1000])
-    assert "cut short" in ddpm("sample", "--model_path", "cut.pt", "--out", "y", cwd=tmp_path, code=2)
+    assert "cut short" in here("sample", "--model_path", "cut.pt", "--out", "y", cwd=tmp_path, code=2)
     foreign = torch.load(tmp_path / path, weights_only=True)
     torch.save(dict(foreign), tmp_path / "foreign.pt")  # as another program writes it: without settings
     flags = [*MODEL_FLAGS, "--class_cond", "True"]
     drawing = ["--num_samples", "2", "--timestep_respacing", "5"]
-    ddpm("sample", "--model_path", "foreign.pt", *flags, *drawing, "--out", "f", cwd=tmp_path)
+    here("sample", "--model_path", "foreign.pt", *flags, *drawing, "--out", "f", cwd=tmp_path)
     assert (tmp_path / "f" / "samples_2x8x8x3.npz").exists()
-    said = ddpm(
+    said = here(
         "sample", "--model_path", "foreign.pt", "--num_channels", "64", *drawing, "--out", "g", cwd=tmp_path, code=2
     )
     assert "use --num_channels 32" in said
@@ -331,17 +344,17 @@ def test_data_that_changed_between_stop_and_resume(tmp_path: Path) -> None:
         (tmp_path / "data").mkdir(exist_ok=True)
         Image.new("RGB", (8, 8), (40 * k, 0, 0)).save(tmp_path / "data" / f"{'ab'[k % 2]}_{k}.png")
     settings = [*TINY, "--data_dir", str(tmp_path / "data"), "--save_interval", "2"]
-    ddpm("train", *settings, "--total_steps", "2", "--run", "mine", cwd=tmp_path)
+    here("train", *settings, "--total_steps", "2", "--run", "mine", cwd=tmp_path)
     path = tmp_path / "runs" / "mine" / "config.json"
     path.write_text(path.read_text().replace('"total_steps": 2', '"total_steps": 4'))
     Image.new("RGB", (8, 8)).save(tmp_path / "data" / "b_9.png")
-    ddpm("train", "--resume", "mine", cwd=tmp_path)
+    here("train", "--resume", "mine", cwd=tmp_path)
     log = (path.parent / "log.txt").read_text()
     assert f"There are 7 images in {tmp_path / 'data'} now, and were 6" in log
     assert "not as it would have" in log
     path.write_text(path.read_text().replace('"total_steps": 4', '"total_steps": 6'))
     Image.new("RGB", (8, 8)).save(tmp_path / "data" / "c_1.png")
-    said = ddpm("train", "--resume", "mine", cwd=tmp_path, code=2)
+    said = here("train", "--resume", "mine", cwd=tmp_path, code=2)
     assert "are a, b, c now, and were a, b when the run began" in said
 
 

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from ddpm.config.presets import PRESETS
 from ddpm.config.tasks import EvalConfig, SampleConfig, SolverBenchmarkConfig
 from ddpm.planning import architecture, durations, solver_grid, summary, timesteps
 from ddpm.runs.jobs import Status
 from ddpm.runs.results import SampleJob
 from ddpm.runs.runs import Run
 from ddpm.storage import files
+from pages.ui.results import training_cost
 
 BEGAN = "20260102-030405"
 
@@ -104,6 +106,28 @@ def test_other_kinds_of_jobs_do_before_there_is_one_of_the_kind(run: Run) -> Non
     assert found == (pytest.approx(6 + 2 * 1000 * 0.002), "evaluations")
 
 
+def test_what_another_kind_of_job_says_is_corrected(run: Run) -> None:
+    job = sampled(run)
+    status = dataclasses.replace(job.status(), computed="on cpu, in bf16 by native kernels")  # type: ignore[type-var]
+    files.write_json(job.folder / "status.json", dataclasses.asdict(status))
+    found = durations.pace(run, run.config, "evaluations", 64)
+    assert found.seconds == pytest.approx(durations.SLOWER / 160)  # they take fp32
+    found = durations.pace(run, run.config, "frontiers", 1)  # with a call for every image
+    assert found.seconds == pytest.approx(durations.SLOWER / 160 + durations.CALL * (1 - 1 / 16))
+
+
+def test_comparisons_and_trajectories_take_as_long_as_the_last(run: Run) -> None:
+    folder = run.folder / "frontiers" / BEGAN
+    settings = SolverBenchmarkConfig(num_samples=4, batch_size=16)
+    files.write_json(folder / "settings.json", {"frontier": dataclasses.asdict(settings)})
+    rows = [dict(solver="ddim", spacing="uniform", flip="", asked=5, calls=5, seconds=0.1, distance=1.0, mean=1.0)]
+    pace = dict(median=0.01, low=0.01, high=0.01)
+    files.write_json(folder / "result.json", dict(rows=rows, pace=pace, seconds=8.0, ended="all"))
+    ended(folder, 11.0, step=20, total_steps=20)
+    found = durations.pace(run, run.config, "frontiers", 4)
+    assert (found.seconds, found.start) == (pytest.approx(8 / 80), pytest.approx(3.0))  # all of it, for 80 images
+
+
 @pytest.mark.parametrize("speed", [0.05, 1.0, 20.0, 1000.0])
 def test_what_is_asked_for_at_first_ends_within_two_minutes(run: Run, speed: float) -> None:
     sampled(run, speed=speed)
@@ -121,3 +145,11 @@ def test_what_is_asked_for_at_first_ends_within_two_minutes(run: Run, speed: flo
     assert solver_grid.grid_cells(run.config, benchmark)[0]
     if speed == 1000:
         assert (evaluation.num_samples, evaluation.timestep_respacing, benchmark.num_samples) == (100, "", 16)
+
+
+def test_a_step_takes_as_many_operations_as_three_passes_of_its_batch() -> None:
+    quick, long = (PRESETS[name].config for name in ("quick-start", "cifar10-paper"))
+    operations = 3 * 16 * architecture.flops(quick.model)
+    expected = operations / (durations.SHARE * durations.operations_per_second())
+    assert durations.guess_step(quick) == pytest.approx(expected)
+    assert durations.guess_step(quick) < training_cost.LONG < durations.guess_step(long)

@@ -409,3 +409,17 @@ def test_the_folder_of_a_job_is_not_made_again(tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError):
             files.write_bytes(run / "saves" / "a.pt", b"not again")
     assert not run.exists()
+
+
+def test_a_cache_keeps_what_was_written_last(tmp_path: Path) -> None:
+    for k, name in enumerate("abcd"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "status.json").write_text("{}")
+        os.utime(tmp_path / name, (k, k))
+    (tmp_path / "e.json").write_text("{}")
+    (tmp_path / ".lock").touch()
+    files.keep_newest(tmp_path, 5)
+    assert len(os.listdir(tmp_path)) == 6
+    files.keep_newest(tmp_path, 2)
+    assert sorted(os.listdir(tmp_path)) == [".lock", "d", "e.json"]
+    files.keep_newest(tmp_path / "none", 2)

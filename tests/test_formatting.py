@@ -54,6 +54,6 @@ def test_durations_have_one_form() -> None:
 
 
 def test_units() -> None:
-    assert [formatting.memory(size) for size in (900, 3.2e8, 3.2e9)] == ["1 kB", "320 MB", "3.2 GB"]
+    assert [formatting.memory(size) for size in (900, 3.2e8, 3.2e9, 3.2e12)] == ["1 kB", "320 MB", "3.2 GB", "3.2 TB"]
     assert [formatting.speed(speed) for speed in (12.34, 0.4, 0, 1500)] == ["12.3 it/s", "2.5 s/it", "–", "1,500 it/s"]
     assert [formatting.percent(*done) for done in ((999, 1000), (1000, 1000), (0, 0))] == ["99 %", "100 %", "0 %"]

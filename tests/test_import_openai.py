@@ -34,7 +34,7 @@ from ddpm.diffusion.losses import Batch, training_losses
 from ddpm.interop import export_openai, import_openai
 from ddpm.models import unet
 from ddpm.planning import classes
-from ddpm.runs import launch, metrics, openai_folder, runs
+from ddpm.runs import copying, launch, metrics, openai_folder, runs
 from ddpm.runs.jobs import ACTIVE
 from ddpm.runs.worker import Worker
 from ddpm.storage import images
@@ -188,8 +188,8 @@ def test_a_released_file_takes_its_flags_from_its_preset(tmp_path: Path) -> None
     [
         ("m.pt", dict()),
         ("m.pt", dict(noise_schedule="cosine", diffusion_steps=4000, rescale_timesteps=False, num_heads=2)),
-        ("m.pt", dict(predict_xprev=True, learn_sigma=True, learned_range=False, class_cond=True, num_classes=7)),
-        ("m.pt", dict(image_size=24, small_size=5, predict_xstart=True)),
+        ("m.pt", dict(prediction="x_prev", learn_sigma=True, learned_range=False, class_cond=True, num_classes=7)),
+        ("m.pt", dict(image_size=24, small_size=5, prediction="x_start")),
         ("cifar10_uncond_50M_500K.pt", dict(image_size=16, dropout=0.3)),  # against its preset: linear, T = 1000
     ],
 )
@@ -215,7 +215,9 @@ def test_the_command_it_tells_takes_a_file_for_the_same_again(
 
 
 @pytest.mark.slow
-def test_the_round_trip(folder: Path, runs_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_round_trip(
+    folder: Path, runs_dir: Path, tmp_path: Path, one_thread: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Imported, charted, sampled from, trained on, handed back, and loaded as the reference loads it."""
     where = ("--runs_dir", runs_dir)
     ddpm("import", folder, *where, "--run", "theirs", "--image_size", 8, "--total_steps", 205)
@@ -263,6 +265,7 @@ def test_the_round_trip(folder: Path, runs_dir: Path, tmp_path: Path, capsys: py
     with raises_error("small-images", "enlarge"):
         main.execute(small)
     assert not runs.find_run(runs_dir, "theirs").config.data.data_dir, "data that cannot be used binds nobody"
+    straight = copying.copy_run(run, "straight")
     ddpm("train", "--resume", "theirs", *where, "--data_dir", "cifar10-mini")
     assert "Resuming at step 201: weights, averages 0.9 and 0.99, optimiser" in run.log_path.read_text()
     assert runs.find_run(runs_dir, "theirs").checkpoint().step == 205
@@ -276,6 +279,14 @@ def test_the_round_trip(folder: Path, runs_dir: Path, tmp_path: Path, capsys: py
     assert "--resume_checkpoint model000205.pt" in (back / "flags.txt").read_text()
     ddpm("import", back, *where, "--run", "again", "--image_size", 8, "--probe", "False")
     assert runs.find_run(runs_dir, "again").checkpoint().step == 205
+
+    # Trained further, it is what it would have been in one go.
+    ddpm("train", "--resume", "theirs", *where, "--total_steps", 208)
+    ddpm("train", "--resume", "straight", *where, "--total_steps", 208, "--data_dir", "cifar10-mini")
+    for kind in ("model", *(f"ema_{rate}" for rate in RATES)):
+        one, other = (load_weights(r.checkpoint(208).path(kind)).tensors for r in (run, straight))
+        assert all(torch.equal(one[name], other[name]) for name in other)
+    assert [r.state() for r in (run, straight)] == ["finished"] * 2
 
 
 def load_as_the_reference(folder: Path, step: int, model: ModelConfig) -> None:
@@ -585,7 +596,7 @@ def test_a_file_to_begin_from_that_was_trained_otherwise(
     folder: Path, runs_dir: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Ours says what it was trained on, and a released one's preset: that is refused. Of another's a probe warns."""
-    own = dict(noise_schedule="cosine", diffusion_steps=400, predict_xstart=True, num_heads=2)
+    own = dict(noise_schedule="cosine", diffusion_steps=400, prediction="x_start", num_heads=2)
     config = codec.resolved(datasets.resolve(codec.replace(Config(), {**SMALL, **own, "total_steps": 1})))
     run = runs.create_run(runs_dir, "ours", config)
     with Worker(run.folder, 1) as worker:
@@ -594,15 +605,15 @@ def test_a_file_to_begin_from_that_was_trained_otherwise(
     with raises_error(
         "wrong-flags",
         "noise_schedule",
-        "diffusion_steps 1000, predict_xstart False, num_heads 4, num_heads_upsample 4",
-        "--noise_schedule cosine --diffusion_steps 400 --predict_xstart True --num_heads 2 --num_heads_upsample 2",
+        "diffusion_steps 1000, prediction eps, num_heads 4, num_heads_upsample 4",
+        "--noise_schedule cosine --diffusion_steps 400 --prediction x_start --num_heads 2 --num_heads_upsample 2",
     ):
         warm_start.check_start(settled(path, noise_schedule="linear"))
     fine = settled(path, **{**own, "num_heads_upsample": 2, "use_kl": True})
     assert warm_start.check_start(fine) == fine
-    insisted = settled(folder / "model000200.pt", predict_xstart=True)
+    insisted = settled(folder / "model000200.pt", prediction="x_start")
     assert warm_start.check_start(insisted) == codec.replace(insisted, {"num_classes": 1000})
-    assert "predict_xstart" in caplog.text
+    assert "prediction x_start is used, as it was given" in caplog.text
     released = folder / "cifar10_uncond_50M_500K.pt"
     released.write_bytes((folder / "model000200.pt").read_bytes())
     with raises_error("wrong-flags", "diffusion_steps 1000", "--diffusion_steps 4000"):

@@ -15,13 +15,15 @@ import psutil
 import pytest
 import torch
 import two_processes
-from test_cli import contents, ddpm, wait_for_step
+from test_cli import contents, here, wait_for_step
 from tiny import MODEL_FLAGS
 from waiting import PATIENCE
 
 from ddpm.checkpoints import checkpoint_files
 from ddpm.compute import distributed
 from ddpm.runs.runs import Run
+
+pytestmark = pytest.mark.usefixtures("threads_afterwards")
 
 ROOT = Path(distributed.__file__).parents[2]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
@@ -167,7 +169,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_log_is_that_of_one_process(tmp_path: Path) -> None:
     settings = [*TINY, "--total_steps", "8", "--lr", "1e-3"]
     torchrun("-m", "ddpm", "train", *settings, "--batch_size", "4", "--microbatch", "2", "--name", "two", cwd=tmp_path)
-    ddpm("train", *settings, "--batch_size", "8", "--run", "one", cwd=tmp_path)
+    here("train", *settings, "--batch_size", "8", "--run", "one", cwd=tmp_path)
     two, one = (pd.read_csv(tmp_path / "runs" / name / "progress.csv") for name in ("two", "one"))
     measured = ["seconds", "steps_per_second", "memory_mb"]
     assert one["samples"].tolist() == [8, 24, 48, 64]
@@ -199,7 +201,7 @@ def test_stop_and_resume_equal_never_having_stopped_with_two(trained: Path, tmp_
 def test_one_process_goes_on_with_what_two_saved(trained: Path, tmp_path: Path) -> None:
     shutil.copytree(trained / "runs" / "two", tmp_path / "runs" / "two")
     (tmp_path / "runs" / "two" / "saves" / "000008.json").unlink()
-    said = ddpm("train", "--resume", "two", cwd=tmp_path)
+    said = here("train", "--resume", "two", cwd=tmp_path)
     assert "Saved with 2 processes and resumed with 1" in said
     assert pd.read_csv(tmp_path / "runs" / "two" / "progress.csv")["samples"].iloc[-1] == 4 * 6 + 4 * 3
 
@@ -208,7 +210,7 @@ def test_one_process_goes_on_with_what_two_saved(trained: Path, tmp_path: Path) 
 def test_two_sample_the_images_of_one(trained: Path, tmp_path: Path) -> None:
     runs_dir = ["--runs_dir", str(trained / "runs"), "--name", "two"]
     said = torchrun("-m", "ddpm", "sample", *runs_dir, *DRAWING, "--out", "two", cwd=tmp_path)
-    ddpm("sample", *runs_dir, *DRAWING, "--out", "one", cwd=tmp_path)
+    here("sample", *runs_dir, *DRAWING, "--out", "one", cwd=tmp_path)
     assert said.splitlines()[-1] == "two"
     with (
         np.load(tmp_path / "two" / "samples_7x8x8x3.npz") as two,

@@ -3,19 +3,21 @@
 import hashlib
 import json
 import os
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from raising import raises_error
+from waiting import until_finished
 
 from ddpm.config import codec
-from ddpm.runs import about, cleanup, copying, extending, metrics, renaming, runs, trash
+from ddpm.runs import about, cleanup, copying, extending, launch, metrics, renaming, runs, trash
 from ddpm.runs.jobs import Job
 from ddpm.runs.results import SampleJob
 from ddpm.runs.runs import Run
-from ddpm.runs.worker import Worker
+from ddpm.runs.worker import Stopped, Worker
 from ddpm.storage import files, folders
 
 FakeRun = Callable[..., Run]
@@ -139,6 +141,35 @@ def test_a_copy_of_all(fake_run: FakeRun) -> None:
         copying.copy_run(run, "fake")
     with raises_error("bad-name"):
         copying.copy_run(run, "a/b")
+
+
+def test_a_copy_tells_how_far_it_is_and_may_be_given_up(fake_run: FakeRun) -> None:
+    run = fake_run()
+    seen: list[tuple[int, int]] = []
+    copying.copy_run(run, "one", progress=lambda done, total: seen.append((done, total)))
+    assert {total for _, total in seen} == {copying.size(run)}
+    assert seen == sorted(seen)
+    assert seen[-1][0] == copying.size(run)
+
+    def give_up(done: int, total: int) -> None:
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        copying.copy_run(run, "two", progress=give_up)
+    assert sorted(path.name for path in run.folder.parent.iterdir() if path.is_dir()) == ["fake", "one"]
+
+
+def test_a_copy_in_a_process_of_its_own(fake_run: FakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path / "temporary"))
+    run = fake_run()
+    job = launch.start_copying(run, "new")
+    with raises_error("still-running"):
+        launch.start_copying(run, "another")
+    until_finished(job)
+    status = job.status()
+    assert status is not None
+    assert (status.step, status.total_steps) == (1, 1)  # megabytes
+    assert [c.step for c in Run(run.folder.with_name("new")).checkpoints()] == [20, 40]
 
 
 def test_a_copy_as_it_was_at_a_checkpoint(fake_run: FakeRun) -> None:
@@ -396,7 +427,7 @@ def test_a_finished_run_is_given_more_steps(fake_run: FakeRun) -> None:
 
 def test_an_annealed_learning_rate_goes_on(fake_run: FakeRun) -> None:
     run = fake_run(lr_anneal_steps=40, lr=1e-3)
-    assert "0.0005" in extending.note(run.config, 40, 80)
+    assert "5e-4" in extending.note(run.config, 40, 80)
     assert extending.note(fake_run("constant").config, 40, 80) == ""
     extending.extend(run, 80)
     train = Run(run.folder).config.train

@@ -9,10 +9,13 @@ import pytest
 from app_page import button, open_page, said
 from PIL import Image
 from streamlit.testing.v1 import AppTest
+from test_prepare import parts
 from test_starting import ALL, extremes
 
+from ddpm.cli import main
 from ddpm.config.fields import Setting
 from ddpm.config.presets import PRESETS
+from ddpm.data_sets import ARCHIVES
 from ddpm.runs import launch, runs
 from ddpm.runs.jobs import Status
 from ddpm.runs.runs import Run
@@ -172,6 +175,29 @@ def test_the_cost_is_there_before_the_data(monkeypatch: pytest.MonkeyPatch) -> N
     files.write_json(launch.data_job("cifar10").folder / "status.json", Status("failed", message="No route.").__dict__)
     at.run()
     assert "No route." in said(at)
+
+
+def test_an_archive_becomes_the_data_of_a_preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr(launch, "_spawn", lambda job, arguments: started.append(arguments))
+    at = open_page(TRAIN)
+    for preset, archive in (("upsample-cond", "imagenet"), ("lsun-uncond", "lsun"), ("imagenet64-cond", "imagenet64")):
+        at.button(key=f"choose_{preset}").click().run()
+        assert ARCHIVES[archive].where in said(at)
+    assert {m.label: m.value for m in at.metric}["Epochs"] == "399.6"  # 250,000 batches of 2048
+    assert button(at, "Start").disabled
+    assert at.button(key="convert_archive").disabled
+    parts(tmp_path)
+    at.text_input(key="train.archive-imagenet64").set_value(str(tmp_path)).run()
+    at.text_input(key="train.images-imagenet64").set_value(str(tmp_path / "made")).run()
+    at.button(key="convert_archive").click().run()
+    assert button(at, "Cancel")
+    assert main.main(started[0]) == 0
+    at.run()
+    at.button(key="use_made").click().run()
+    assert at.text_input(key="train.path").value == str(tmp_path / "made")
+    assert "32 images" in said(at)
+    assert at.button(key="choose_imagenet64-cond").disabled  # it is that preset still, with its data
 
 
 def test_one_broken_image_keeps_a_run_from_starting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,6 +41,14 @@ def test_with_a_measurement() -> None:
     assert abs(cost.finish_time - time.time() - 80) < 5
 
 
+def test_old_measurements_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "MEASURED", 2)
+    monkeypatch.setattr(launch, "_spawn", lambda *_: None)
+    base = PRESETS["quick-start"].config
+    jobs = [launch.start_measuring(codec.replace(base, dict(batch_size=size))) for size in (1, 2, 3)]
+    assert [job.folder.exists() for job in jobs] == [False, True, True]
+
+
 def test_too_little_memory() -> None:
     cost = estimate_training_cost(PRESETS["quick-start"].config)
     assert dataclasses.replace(cost, memory_bytes=0.8e9, available_bytes=10**9).fits

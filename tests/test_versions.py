@@ -9,8 +9,10 @@ kernels      what computes, solvers, the settings of a sample in its images
 digests      the data's digest, and which images were seen
 rooms        settings in four sections, results by kind
 manifest2    manifests of version 2, with their own checksum, and a lease
+about        about.json: title, tags, notes and star
 """
 
+import dataclasses
 import json
 import tarfile
 from pathlib import Path
@@ -24,10 +26,11 @@ from faults import hostile_folders
 from ddpm.checkpoints import checkpoint_files
 from ddpm.cli import main
 from ddpm.runs import runs
+from ddpm.runs.about import About
 from ddpm.runs.runs import Run
 
 FOLDER = Path(__file__).parent / "data" / "runs_of_versions"
-VERSIONS = ("first", "objectives", "kernels", "digests", "rooms", "manifest2")
+VERSIONS = ("first", "objectives", "kernels", "digests", "rooms", "manifest2", "about")
 
 
 def unpacked(name: str, folder: Path) -> Run:
@@ -81,6 +84,14 @@ def test_it_is_charted_sampled_from_and_resumed(name: str, runs_dir: Path) -> No
     assert after.state() == "finished"
     assert list(after.metrics["step"]) == [1, 2, 3, 4, 5, 6]
     assert checkpoint_files.fault(after.checkpoint(6)) == ""
+
+
+def test_what_is_said_of_it_is_read_and_changed(runs_dir: Path) -> None:
+    run = unpacked("about", runs_dir)
+    said = About("Кошки 猫 & <b>dogs</b>", ("cosine", "seed-3"), "first line\nsecond line", True)
+    assert (run.read_about(), run.title) == (said, said.title)
+    assert run.describe(add=["more"], star=False) == dataclasses.replace(said, tags=(*said.tags, "more"), star=False)
+    assert all(unpacked(name, runs_dir).read_about() == About() for name in ("first", "manifest2"))
 
 
 NEWER: dict[str, dict[str, Any]] = {

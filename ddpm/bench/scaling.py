@@ -16,8 +16,8 @@ from ddpm import formatting
 from ddpm.bench.processes import BenchmarkProcess
 from ddpm.bench.speed import Progress, cpu_preset
 from ddpm.config import codec
+from ddpm.config.benchmarks import ScaleConfig
 from ddpm.config.fields import settings as settings_of
-from ddpm.config.tasks import ScaleConfig
 from ddpm.config.training import Config
 from ddpm.errors import UserError
 from ddpm.planning import architecture, memory

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 from ddpm.bench.processes import BenchmarkProcess
 from ddpm.config import codec
+from ddpm.config.benchmarks import SpeedConfig
 from ddpm.config.presets import PRESETS
-from ddpm.config.tasks import SpeedConfig
 from ddpm.config.training import Config
 from ddpm.planning import architecture
 from ddpm.reports import speed_tables

@@ -10,7 +10,8 @@ from ddpm import formatting
 from ddpm.cli import output, shared, torchrun
 from ddpm.cli.output import Output
 from ddpm.config import validation
-from ddpm.config.tasks import ScaleConfig, SolverBenchmarkConfig, SpeedConfig
+from ddpm.config.benchmarks import ScaleConfig, SpeedConfig
+from ddpm.config.tasks import SolverBenchmarkConfig
 from ddpm.errors import UserError
 from ddpm.planning import solver_grid
 from ddpm.reports import speed_tables

@@ -10,6 +10,7 @@ from ddpm.cli import shared
 from ddpm.cli.output import Output
 from ddpm.config import validation
 from ddpm.config.tasks import LsunConfig
+from ddpm.data_sets import WRITING
 from ddpm.errors import UserError
 from ddpm.formatting import plural
 from ddpm.runs.worker import Stopped, Worker
@@ -41,6 +42,7 @@ def add(commands: Any) -> None:
     lsun.add_argument("archive", type=shared.path, metavar="ARCHIVE", help="folder of the database, or its zip file")
     lsun.add_argument("folder", type=shared.path, metavar="FOLDER", help="where to write the images")
     shared.add_settings(lsun, LsunConfig, dashes=True)
+    _add_job(lsun)
 
     imagenet = shared.add_command(
         sets,
@@ -65,6 +67,7 @@ def add(commands: Any) -> None:
         help="write LABEL_BATCH_NUMBER.png there; resumes after an interruption",
     )
     target.add_argument("--npz", type=shared.path, metavar="FILE", help="write one .npz file of all images")
+    _add_job(imagenet)
 
     check = shared.add_command(
         sets, "check", _look, "Look at every image of a folder or .npz file, and list the broken ones.", runs_dir=False
@@ -157,10 +160,12 @@ def _lsun(options: argparse.Namespace) -> Output:
         raise UserError(problem.sentence, code=problem.code)
     _check([options.archive], options.md5)
     with (
+        _reporting(options) as reported,
         shared.progress_bar("unpacking", unit="B") as unpacking,
         shared.progress_bar("writing", unit="image") as writing,
     ):
-        lsun.write(options.archive, options.folder, config, unpacking, writing)
+        unpacked, written = reported("Unpacking", unpacking), reported(WRITING, writing)
+        lsun.write(options.archive, options.folder, config, unpacked, written)
     return Output({"path": options.folder}, str(options.folder))
 
 
@@ -168,11 +173,11 @@ def _imagenet64(options: argparse.Namespace) -> Output:
     from ddpm.data import imagenet64
 
     _check(options.archive, options.md5)
-    batches = imagenet64.find_batches(options.archive, options.part)
-    with shared.progress_bar("writing", unit="image") as progress:
+    with _reporting(options) as reported, shared.progress_bar("writing", unit="image") as progress:
+        batches = imagenet64.find_batches(options.archive, options.part)
         if options.npz:
-            imagenet64.write_npz(batches, options.npz, progress)
+            imagenet64.write_npz(batches, options.npz, reported(WRITING, progress))
         else:
-            imagenet64.write_folder(batches, options.folder, progress)
+            imagenet64.write_folder(batches, options.folder, reported(WRITING, progress))
     path = options.npz or options.folder
     return Output({"path": path}, str(path))

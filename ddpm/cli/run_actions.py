@@ -1,6 +1,7 @@
 """`ddpm runs ACTION`: tags, notes, names, copies, the archive, the bin, and old checkpoints of runs."""
 
 import argparse
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,9 @@ from ddpm.errors import UserError
 from ddpm.formatting import plural
 from ddpm.runs import about, cleanup, copying, in_use, renaming, runs, trash
 from ddpm.runs.runs import Run
+from ddpm.runs.worker import Stopped, Worker
+
+MEGABYTE = 2**20
 
 NAMES = (
     "show",
@@ -70,6 +74,9 @@ def add(actions: Any) -> None:
         default=0,
         metavar="STEP",
         help="as it was at the checkpoint of this step, without results, with all that training goes on from",
+    )
+    duplicate.add_argument(
+        "--job", type=shared.path, metavar="FOLDER", help="folder for the status of this job, which the dashboard shows"
     )
 
     _add(actions, "archive", _archive, "Leave runs out of the list.", "+")
@@ -143,7 +150,19 @@ def _rename(options: argparse.Namespace) -> Output:
 
 def _duplicate(options: argparse.Namespace) -> Output:
     run = runs.find_run(options.runs_dir, options.name)
-    copy = copying.copy_run(run, options.new, options.at_step)
+    with Worker(options.job) if options.job else contextlib.nullcontext() as worker:
+
+        def progress(done: int, total: int) -> None:
+            if worker:
+                worker.beat(step=done // MEGABYTE, total_steps=-(-total // MEGABYTE))
+                if "stop" in worker.poll_requests():
+                    raise Stopped
+
+        if worker:
+            worker.beat(state="running")
+        copy = copying.copy_run(run, options.new, options.at_step, progress)
+        if worker:
+            worker.beat(state="finished", step=worker.status.total_steps)
     further = f"`{copy.shell('train', '--resume')}` trains it on"
     if copy.is_complete():
         further = f"`{copy.further_command(2 * copy.config.train.total_steps)}` trains it further"

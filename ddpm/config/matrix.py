@@ -23,17 +23,19 @@ class MatrixConfig(FromCheckpoint):
     )
     values: str = setting(
         "",
-        "Values of the rows, separated by commas, such as 2,5,10,20. Empty: all weights; checkpoints from the first to"
-        " the newest; or some numbers.",
+        "Values of the rows, separated by commas, such as 2,5,10,20. The usual ones are all weights, some checkpoints"
+        " from the first to the newest, and some numbers.",
         label="Values",
         basic=True,
+        empty=("", "the usual ones"),
     )
     num_samples: int = setting(8, "Number of seeds, one a column.", label="Seeds", low=1, high=64, basic=True)
     classes: str = setting(
         "",
-        "Classes of the columns, by name, number or range (0-9), separated by commas. Empty: all in turn.",
+        "Classes of the columns, by name, number or range (0-9), separated by commas.",
         label="Classes",
         basic=True,
+        empty=("", "all in turn"),
     )
     sampler: str = setting(
         FEW_STEPS, "Sampling method of all rows.", label="Sampler", choices=lambda: tuple(SOLVERS), basic=True
@@ -57,10 +59,11 @@ class MatrixConfig(FromCheckpoint):
     )
     batch_size: int = setting(
         0,
-        "Images per batch, at most; 0: the fastest size. It never changes an image.",
+        "Images per batch, at most. It never changes an image.",
         label="Batch size",
         low=0,
         high=4096,
+        empty=(0, "the fastest size"),
     )
     precision: str = setting(
         "auto",

@@ -17,6 +17,7 @@ class Preset(NamedTuple):
     settings: dict[str, Any]
     group: str = OURS
     file: str = ""  # the released model trained with these settings
+    archive: str = ""  # of `data_sets.ARCHIVES`: what it trains on, where that is no data set by name
 
     @property
     def config(self) -> Config:
@@ -32,7 +33,7 @@ PRESETS = {
         dict(
             data_dir="shapes", image_size=32, num_channels=32, num_res_blocks=1, channel_mult="1,2,2",
             num_heads=2, attention_resolutions="8", class_cond=True, cond_drop_prob=0.1,
-            noise_schedule="cosine", predict_xstart=True, total_steps=1000, batch_size=16, lr=1e-3,
+            noise_schedule="cosine", prediction="x_start", total_steps=1000, batch_size=16, lr=1e-3,
             lr_warmup_steps=50, ema_rate="0.995", log_interval=5, save_interval=250, sample_interval=100, preview_steps=15,
         ),
     ),
@@ -81,8 +82,17 @@ _RELEASED = {
 }
 # fmt: on
 
+_ARCHIVES = {"imagenet64": "imagenet64", "upsample": "imagenet", "lsun": "lsun"}  # by the first word of a name
+
 PRESETS |= {
-    name: Preset(title, description, {**settings, "total_steps": steps}, RELEASED, file)
+    name: Preset(
+        title,
+        description,
+        {**settings, "total_steps": steps},
+        RELEASED,
+        file,
+        _ARCHIVES.get(name.partition("-")[0], ""),
+    )
     for name, (title, description, steps, file, settings) in _RELEASED.items()
 }
 

@@ -1,7 +1,6 @@
-"""Settings of the tasks that use a checkpoint (sampling, evaluation, solver benchmark) and of the speed benchmarks."""
+"""Settings of the tasks that use a checkpoint (sampling, evaluation, solver benchmark)."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from ddpm.config.fields import setting
 from ddpm.config.training import enlarge_setting, kernels_setting, skip_broken_setting
@@ -20,14 +19,24 @@ class FromCheckpoint:
 
     weights: str = setting(
         "",
-        "Which weights: model for the raw ones, ema_0.9999 for an average. Empty: the first average, if there is one.",
+        "Which weights: model for the raw ones, ema_0.9999 for an average.",
         label="Weights",
+        empty=("", "the first average, if there is one"),
     )
     step: int = setting(
-        0, "Checkpoint to use, by its training step; 0 is the newest.", label="Checkpoint", low=0, high=10**9
+        0,
+        "Checkpoint to use, by its training step.",
+        label="Checkpoint",
+        low=0,
+        high=10**9,
+        empty=(0, "the newest"),
     )
     timestep_respacing: str = setting(
-        "", "Timesteps to use: 250, 10,15,20 or ddim50. Empty: as in training.", label="Timestep respacing", basic=True
+        "",
+        "Timesteps to use: 250, 10,15,20 or ddim50.",
+        label="Timestep respacing",
+        basic=True,
+        empty=("", "as in training"),
     )
     clip_denoised: bool = setting(
         True,
@@ -48,10 +57,11 @@ class FromCheckpoint:
     )
     threads: int = setting(
         0,
-        "CPU threads to compute with; 0 is one per physical core, shared with other jobs that train or sample.",
+        "CPU threads to compute with.",
         label="Threads",
         low=0,
         high=1024,
+        empty=(0, "one per physical core, shared with other jobs that train or sample"),
     )
     kernels: str = kernels_setting()
 
@@ -63,11 +73,11 @@ class SampleConfig(FromCheckpoint):
     num_samples: int = setting(10000, "Number of images to sample.", label="Images", low=1, high=10**7, basic=True)
     batch_size: int = setting(
         16,
-        "Images per batch, at most: never more than fit in the free memory. 0: the fastest size. It never changes an"
-        " image.",
+        "Images per batch, at most: never more than fit in the free memory. It never changes an image.",
         label="Batch size",
         low=0,
         high=4096,
+        empty=(0, "the fastest size"),
     )
     task: str = setting(
         "draw",
@@ -264,12 +274,13 @@ class EvalConfig(FromCheckpoint):
     until_ci: float = setting(
         0.0,
         "Stop early, once the 95 % confidence interval of the mean is at most this wide to either side, in bits per"
-        " dimension; 0 evaluates all images.",
+        " dimension.",
         label="Stop at interval",
         low=0.0,
         high=100.0,
         unit="bits/dim",
         basic=True,
+        empty=(0.0, "never"),
     )
 
 
@@ -358,40 +369,3 @@ class SolverBenchmarkConfig(FromCheckpoint):
         low=1,
         high=100,
     )
-
-
-def bench_threads_setting() -> Any:
-    """CPU threads of a benchmark."""
-    return setting(0, "CPU threads to compute with; 0 is one per physical core.", label="Threads", low=0, high=1024)
-
-
-@dataclass(frozen=True)
-class SpeedConfig:
-    """Settings of the benchmark of the training speed."""
-
-    rounds: int = setting(
-        12,
-        "Pairs of training steps to time, one of this program and one of plain PyTorch in turn; the medians are"
-        " reported.",
-        label="Rounds",
-        low=1,
-        high=1000,
-    )
-    threads: int = bench_threads_setting()
-
-
-@dataclass(frozen=True)
-class ScaleConfig:
-    """Settings of the benchmark of the training cost as a function of the settings."""
-
-    steps: int = setting(
-        5,
-        "Training steps to time at each point, after one untimed; the median is reported.",
-        label="Training steps",
-        low=1,
-        high=1000,
-    )
-    quick: bool = setting(
-        False, "Measure only the smallest and one more value of each setting, briefly.", label="Quick"
-    )
-    threads: int = bench_threads_setting()

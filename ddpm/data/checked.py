@@ -20,6 +20,7 @@ BLOCK = 256  # images between two calls of `progress`
 LEAST = 64  # pixels of the shorter side to decode a JPEG at, which finds every fault of the file in less time
 MOST_BROKEN = 1000  # broken images that are kept by name
 MOST_BYTES = 2**22  # of a result
+KEPT = 500  # results
 
 Progress = Callable[[int, int], None]  # (images done, total)
 
@@ -82,6 +83,7 @@ def check(data_dir: str, progress: Progress | None = None) -> Checked:
                 progress(done, source.count)
     kept = broken[:MOST_BROKEN]
     found = Checked(source.count, len(broken), tuple(w for _, w in kept), tuple(n for n, _ in kept), dict(sides))
+    files.keep_newest(_path(state).parent, KEPT - 1)
     files.write_json(_path(state), found._asdict())
     return found
 

@@ -115,9 +115,13 @@ def _counted(batches: Sequence[Batch], total: int, progress: Progress | None) ->
 
 
 def _files(archive: Path) -> Iterator[tuple[Path, str]]:
-    """Pairs (file, entry) of a folder, a zip file or an .npz file; entry is empty outside of a zip file."""
+    """Pairs (file, entry) of a folder, a zip file or an .npz file; entry is empty outside of a zip file.
+
+    A folder with none of the .npz files is looked through for the official zip files of them.
+    """
     if archive.is_dir():
-        yield from ((path, "") for path in sorted(archive.rglob("*.npz")))
+        found = [(path, "") for path in sorted(archive.rglob("*.npz"))]
+        yield from found or itertools.chain.from_iterable(map(_files, sorted(archive.glob("Imagenet64_*_npz.zip"))))
     elif archive.suffix == ".npz":
         yield archive, ""
     else:

@@ -141,7 +141,10 @@ class UNet(Computed):
         plan = architecture.plan(config, config.in_channels)
         self.time_embed = nn.Sequential(nn.Linear(width, embed), nn.SiLU(), nn.Linear(embed, embed))
         if config.class_cond:
-            self.label_emb = nn.Embedding(config.label_slots, embed)
+            vectors = torch.empty(config.label_slots, embed)
+            if not vectors.is_meta:  # to draw what has no values, torch imports its compiler: more than a second
+                nn.init.normal_(vectors)
+            self.label_emb = nn.Embedding(config.label_slots, embed, _weight=vectors)
         self.input_blocks = nn.ModuleList(self._block(layers) for layers in plan.inputs)
         self.middle_block = self._block(plan.middle)
         self.output_blocks = nn.ModuleList(self._block(layers) for layers in plan.outputs)

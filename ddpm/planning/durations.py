@@ -23,7 +23,8 @@ from ddpm.runs.runs import Run
 RECENT = 10  # newest jobs of each kind that are looked at
 KINDS = ("samples", "evaluations", "frontiers", "microscopes")
 IN_FP32 = ("evaluations", "frontiers")
-SLOWER = 1.7  # times that fp32 takes as long as bf16, where the processor has that
+SLOWER = 1.2  # times that fp32 takes as long as bf16, where the processor has that: 1.1 to 1.3 by native kernels
+CALL = 0.02  # seconds that a call takes besides, whatever the images in it: the sampler, and what is written
 START = 5.0  # seconds until a process computes: torch is loaded, and the network
 PASSES = 3  # as many operations as a forward pass takes, a training step does for each image
 SHARE = 0.25  # of the speed of a large product of matrices that a network reaches
@@ -70,12 +71,17 @@ def pace(run: Run, config: Config, kind: str, batch: int) -> Pace:
     for name in (kind, *(other for other in KINDS if other != kind)):
         found = list(_paces(run, name))
         if found:  # the nearest batch size, and of those the newest
-            return _for(kind, min(found, key=lambda one: abs(np.log(one.batch / max(batch, 1)))))
-    return _for(kind, _of_training(run, config) or _of_network(config))
+            return _for(kind, min(found, key=lambda one: abs(np.log(one.batch / max(batch, 1)))), batch)
+    return _for(kind, _of_training(run, config) or _of_network(config), batch)
 
 
-def _for(kind: str, found: Pace) -> Pace:
-    return found._replace(seconds=found.seconds * SLOWER) if kind in IN_FP32 and not found.exact else found
+def _for(kind: str, found: Pace, batch: int) -> Pace:
+    """What a speed comes to for a task of another kind, which computes so many images at once."""
+    if found.kind == kind:
+        return found
+    slower = SLOWER if kind in IN_FP32 and not found.exact else 1.0
+    more = max(0.0, CALL / max(1, batch) - CALL / max(1, found.batch)) if found.kind in KINDS else 0.0
+    return found._replace(seconds=found.seconds * slower + more)
 
 
 def _paces(run: Run, kind: str) -> Iterator[Pace]:
@@ -107,15 +113,17 @@ def pace_of(job: Result) -> Pace | None:
             working, batch = result["seconds"], job.config.rows
             seconds = working / max(1, result["pictures"] * result["timesteps"])
         case SolverBenchmarkJob():
-            if not result.get("pace"):
+            if not result.get("pace") or not status.step:
                 return None
-            seconds, batch = result["pace"]["median"], min(job.config.batch_size, job.config.num_samples)
-            working = status.step / status.steps_per_second if status.steps_per_second else 0.0
+            batch, working = min(job.config.batch_size, job.config.num_samples), result.get("seconds", 0.0)
+            # with what is computed and written between two calls
+            seconds = working / (status.step * batch) if working else result["pace"]["median"]
         case TrajectoryJob():
             lasted = _lasted(job)
             if lasted is None or not result.get("total"):
                 return None
-            return Pace(lasted / result["total"], 1, "microscopes", 0.0)  # with what is written at the end
+            start = min(START, 0.8 * lasted)  # what is left has what is written at the end, too
+            return Pace((lasted - start) / result["total"], 1, "microscopes", start)
         case _:
             return None
     lasted = _lasted(job)
@@ -146,6 +154,11 @@ def _of_training(run: Run, config: Config) -> Pace | None:
 
 def _of_network(config: Config) -> Pace:
     return Pace(architecture.flops(config.model) / (SHARE * operations_per_second()), 1, "network")
+
+
+def guess_step(config: Config) -> float:
+    """Seconds of a training step, guessed from the operations of the network."""
+    return PASSES * config.train.batch_size * _of_network(config).seconds
 
 
 @cache

@@ -4,7 +4,7 @@ import dataclasses
 import io
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -24,6 +24,8 @@ from ddpm.storage.untrusted import Folder
 OWN = {"run.lock", "status.json", "control.json", about.NAME}  # files that a copy gets anew, or does without
 MOST_DEPTH = 4  # folders within folders of a run
 
+Progress = Callable[[int, int], None]
+
 
 class _Source(NamedTuple):
     """A file to copy."""
@@ -34,12 +36,13 @@ class _Source(NamedTuple):
     bytes: int
 
 
-def copy_run(run: Run, name: str = "", step: int = 0) -> Run:
+def copy_run(run: Run, name: str = "", step: int = 0, progress: Progress = lambda done, total: None) -> Run:
     """Copies a run under a new name, and returns the copy, which Resume trains on as it would the run itself.
 
     name: by default one that is free.  step: copy it as it was at that checkpoint, with its log and previews up to
     there and without results, so that training goes on from there with its whole state, and the run keeps what came
-    after; the run may be training meanwhile.  0: copy all that it has, also its results.
+    after; the run may be training meanwhile.  0: copy all that it has, also its results.  progress: called with the
+    bytes that are copied, and all there are; what it raises ends the copying.
 
     Nothing is left behind where it fails.  Raises UserError for a name that is taken, for a damaged checkpoint, where
     the disk has no room, and, if all is copied, while a process works in the run.
@@ -54,10 +57,11 @@ def copy_run(run: Run, name: str = "", step: int = 0) -> Run:
     if checkpoint is None:
         in_use.check_idle(run, "copying it")
     sources = list(_sources(run, checkpoint))
-    _check_room(runs_dir, sum(source.bytes for source in sources))
+    total = sum(source.bytes for source in sources)
+    _check_room(runs_dir, total)
     building = files.temporary_path(target)
     try:
-        _copy_all(sources, building, checkpoint)
+        _copy_all(sources, building, checkpoint, lambda done: progress(done, total))
         if checkpoint and not checkpoint.manifest_path.exists():
             raise UserError(
                 f"The checkpoint of step {step} of {run.name} was removed by its training while it was copied: copy a"
@@ -110,14 +114,23 @@ def _below(folder: Folder, parts: tuple[str, ...]) -> Iterator[_Source]:
             yield from _below(folder.inside(name), (*parts, name))
 
 
-def _copy_all(sources: list[_Source], building: Path, checkpoint: Checkpoint | None) -> None:
+def _copy_all(
+    sources: list[_Source], building: Path, checkpoint: Checkpoint | None, progress: Callable[[int], None]
+) -> None:
     """Copies files into a new folder.  Raises UserError for a file of the checkpoint that is not what was saved."""
+    done = 0
+
+    def count(more: int) -> None:
+        nonlocal done
+        done += more
+        progress(done)
+
     for source in sources:
         most = checkpoint.log_bytes if checkpoint and source.name == "progress.csv" else None
         # Thousands of images can be sampled again; flushing each would take longer than copying it.
         durable = not source.parts or source.parts[0] not in (*KINDS, "uploads", "tb")
         with source.folder.open_file(source.name) as file:
-            written = _copy(file, building.joinpath(*source.parts, source.name), most, durable)
+            written = _copy(file, building.joinpath(*source.parts, source.name), most, durable, count)
         expected = checkpoint.files.get(source.name) if checkpoint and not source.parts else None
         if expected and (written.bytes, written.sha256) != (expected["bytes"], expected["sha256"]):
             raise UserError(
@@ -126,11 +139,14 @@ def _copy_all(sources: list[_Source], building: Path, checkpoint: Checkpoint | N
             )
 
 
-def _copy(file: io.BufferedReader, target: Path, most: int | None, durable: bool) -> Written:
+def _copy(
+    file: io.BufferedReader, target: Path, most: int | None, durable: bool, count: Callable[[int], None]
+) -> Written:
     def save(copied: BinaryIO) -> None:
         left = most
         while (left is None or left > 0) and (block := file.read(2**20 if left is None else min(left, 2**20))):
             copied.write(block)
+            count(len(block))
             left = None if left is None else left - len(block)
 
     return files.write(target, save, durable)

@@ -1,4 +1,7 @@
-"""Who works in a run: its training, its results that are being made, other trainings that begin from its files."""
+"""Who works in a run: its training, its results that are being made, other trainings that begin from its files.
+
+A folder in which nobody works may be moved.
+"""
 
 from pathlib import Path
 
@@ -7,6 +10,7 @@ from ddpm.runs import runs
 from ddpm.runs.jobs import ACTIVE, FINAL, Job
 from ddpm.runs.results import KINDS
 from ddpm.runs.runs import Run
+from ddpm.storage import files
 
 
 def check_idle(job: Job, doing: str) -> None:
@@ -31,6 +35,19 @@ def check_idle(job: Job, doing: str) -> None:
             f" stop it, before {doing}.",
             code="still-running",
         )
+
+
+def move(folder: Path, target: Path, cannot: str, remedy: str = "close programs that have its files open") -> None:
+    """Moves the folder of a job on its disk.  Raises UserError if the system refuses.
+
+    cannot: what cannot be done then, as in "renamed".
+    """
+    try:
+        files.rename(folder, target)
+    except OSError as error:
+        raise UserError(
+            f"{folder.name} cannot be {cannot} ({error.strerror}): {remedy}.", code="not-writable"
+        ) from error
 
 
 def begun_from(run: Run) -> dict[Path, list[str]]:

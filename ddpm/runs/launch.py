@@ -22,7 +22,7 @@ from ddpm.config.tasks import EvalConfig, FromCheckpoint, SampleConfig, SolverBe
 from ddpm.config.training import Config, DataConfig, TrainConfig
 from ddpm.errors import UserError
 from ddpm.host import hardware
-from ddpm.runs import extending, runs
+from ddpm.runs import extending, run_folder, runs
 from ddpm.runs.exclusive import guard
 from ddpm.runs.jobs import ACTIVE, Job, Status
 from ddpm.runs.results import KINDS, EvaluationJob, SampleJob, SolverBenchmarkJob, TrajectoryJob
@@ -32,6 +32,9 @@ from ddpm.storage import ballast, files, folders, paths, processes
 # Niceness of jobs, added so that other programs, above all the server of the dashboard, respond at once.  It costs
 # nothing while the processor is otherwise idle.  Windows has priority classes instead: below normal.
 NICE = 5
+
+MEASURED = 200  # costs of trainings that are kept
+MADE = "made.json"  # in the folder of a job that converts an archive: the folder that it makes
 
 
 def start_training(run: Run, data_dir: str = "", enlarge: bool = False, total_steps: int = 0) -> None:
@@ -144,6 +147,7 @@ def start_measuring(config: Config, again: bool = False) -> Job:
     with guard(job.folder.parent):
         if job.status() and job.state() in (ACTIVE if again else (*ACTIVE, "finished")):
             return job
+        files.keep_newest(job.folder.parent, MEASURED - 1)
         cost = codec.replace(config, dict(seed=0, total_steps=1, data_dir="", lr=1e-4))
         files.write_json(job.folder / "config.json", codec.to_json(cost))
         _announce(job, 0)
@@ -181,6 +185,25 @@ def start_importing(folder: Path, runs_dir: Path, name: str, in_place: bool, fla
     return job
 
 
+def copy_job(run: Run) -> Job:
+    """The job that copies that run; its status counts megabytes."""
+    name = hashlib.sha256(str(run.folder.absolute()).encode(errors="surrogatepass")).hexdigest()[:16]
+    return Job(paths.user_temp_folder("copy") / name)
+
+
+def start_copying(run: Run, name: str) -> Job:
+    """Copies all of a run under that name, in a process of its own.
+
+    Raises UserError if a process copies it already.
+    """
+    job = copy_job(run)
+    with guard(job.folder.parent):
+        _announce(job, 0)
+    runs_dir = str(run.folder.parent.absolute())
+    _spawn(job, ["runs", "duplicate", run.name, name, "--runs_dir", runs_dir, "--job", str(job.folder)])
+    return job
+
+
 def data_job(name: str) -> Job:
     """The job that downloads or converts that data set; its status shows the progress."""
     return Job(paths.cache_folder() / "jobs" / name)
@@ -196,6 +219,30 @@ def start_getting(name: str, archive: str = "") -> Job:
         _announce(job, 0)
     _spawn(job, ["data", name, "--job", str(job.folder), *(["--archive", archive] if archive else [])])
     return job
+
+
+def start_converting(name: str, archive: str, folder: str) -> Job:
+    """Makes a folder of images of an archive of `data_sets.ARCHIVES`, in a process of its own.
+
+    Raises UserError if a process does so already.
+    """
+    job = data_job(name)
+    with guard(job.folder.parent):
+        _announce(job, 0)
+        job.write_json(job.folder / MADE, {"folder": folder})
+    where = ["--folder", folder] if name == "imagenet64" else [folder]
+    _spawn(job, ["data", name, archive, *where, "--job", str(job.folder)])
+    return job
+
+
+def made_folder(job: Job) -> str:
+    """The folder of images that a job of `start_converting` makes; empty if there is none."""
+    try:
+        found = files.json_in(job.content, MADE, run_folder.MOST_CONTROL)
+    except (UserError, OSError):
+        return ""
+    folder = found.get("folder") if isinstance(found, dict) else ""
+    return folder if isinstance(folder, str) and os.path.isdir(folder) else ""
 
 
 def check_job(state: str) -> Job:

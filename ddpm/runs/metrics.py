@@ -334,16 +334,11 @@ def sparkline(path: Path, column: str, points: int = 48, piece: int = 4096) -> l
         start = file.tell()
         if column not in names or "step" not in names or size <= start:
             return []
-        if size - start <= points * piece:
-            frame = newest_rows(parse(file.read().rpartition(b"\n")[0], names, ["step", column])[0])
-        else:
-            rows = []
-            for position in np.linspace(start, size - piece, points).astype(int):
-                file.seek(position - 1)
-                lines = file.read(piece).split(b"\n")[1:-1]  # complete ones
-                rows.append(parse(b"\n".join(lines), names, ["step", column])[0].mean().to_frame().T)
-            found = pd.concat(rows, ignore_index=True)
-            frame = newest_rows(found[found["step"].notna()].reset_index(drop=True))
+        whole = file.read() if size - start <= points * piece else b""
+    if whole:
+        frame = newest_rows(parse(whole.rpartition(b"\n")[0], names, ["step", column])[0])
+    else:
+        frame = sketch(path, [column], points, piece)
     values = frame[column].to_numpy()
     values = values[np.isfinite(values)]
     parts = np.array_split(values, min(points, len(values))) if len(values) else []

@@ -4,7 +4,6 @@ from ddpm.errors import UserError
 from ddpm.runs import in_use, run_names
 from ddpm.runs.exclusive import guard
 from ddpm.runs.runs import Run
-from ddpm.storage import files
 
 
 def rename_run(run: Run, name: str) -> Run:
@@ -24,11 +23,5 @@ def rename_run(run: Run, name: str) -> Run:
         if target.exists() and not (target.samefile(run.folder)):  # a disk may not tell capitals from small letters
             raise UserError(f"{target} exists already: choose another name.", code="already-exists")
         in_use.check_idle(run, "renaming it")
-        try:
-            files.rename(run.folder, target)
-        except OSError as error:
-            raise UserError(
-                f"{run.name} cannot be renamed ({error.strerror}): close programs that have its files open.",
-                code="not-writable",
-            ) from error
+        in_use.move(run.folder, target, "renamed")
     return Run(target)

@@ -123,6 +123,7 @@ class Benchmark:
     converged: Annotated[list[Converged], Meta(max_length=100)] = field(default_factory=list)
     pace: Pace | None = None
     machine: Machine | None = None
+    seconds: Seconds = 0.0  # of all of it, once the network was loaded
 
 
 @dataclass(frozen=True)

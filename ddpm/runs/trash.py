@@ -102,13 +102,7 @@ def _trash(job: Job, runs_dir: Path, name: str, origin: Origin) -> Path:
             target = bin_folder / run_names.untaken(bin_folder, name)
             there = {key: entry for key, entry in _index(bin_folder).items() if os.path.lexists(bin_folder / key)}
             _write_index(bin_folder, {**there, target.name: origin})
-            try:
-                files.rename(job.folder, target)
-            except OSError as error:
-                raise UserError(
-                    f"{job.name} cannot be moved away ({error.strerror}): close programs that have its files open.",
-                    code="not-writable",
-                ) from error
+            in_use.move(job.folder, target, "moved away")
     return target
 
 
@@ -155,13 +149,7 @@ def restore(trashed: Path, name: str = "") -> Path:
             )
         if target.parent != runs_dir:
             Run(target.parent.parent).content.inside(target.parent.name).make()  # raises UserError if it is a link
-        try:
-            files.rename(trashed, target)
-        except OSError as error:
-            raise UserError(
-                f"{trashed.name} cannot be moved back ({error.strerror}): look for it in {bin_folder}.",
-                code="not-writable",
-            ) from error
+        in_use.move(trashed, target, "moved back", f"look for it in {bin_folder}")
         _write_index(bin_folder, {key: origin for key, origin in index.items() if key != trashed.name})
     return target
 

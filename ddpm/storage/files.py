@@ -241,6 +241,18 @@ def remove_all(paths: Iterable[Path]) -> None:
         raise errors[0]
 
 
+def keep_newest(folder: Path, most: int) -> None:
+    """Removes the oldest files and folders in a cache, so that `most` stay; those written to last are the newest."""
+    found: list[tuple[int, Path]] = []
+    with contextlib.suppress(OSError):
+        for path in (path for path in folder.iterdir() if not path.name.startswith(".")):
+            with contextlib.suppress(OSError):  # another process removes it too
+                found.append((path.lstat().st_mtime_ns, path))
+    for _, path in sorted(found)[: max(0, len(found) - most)]:
+        with contextlib.suppress(OSError):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
 def write_bytes(path: Path, data: bytes, durable: bool = True) -> Written:
     """Replaces `path` with `data` in one step, as `write` does.  Raises DiskFull."""
     return write(path, lambda file: file.write(data), durable)

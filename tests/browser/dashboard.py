@@ -133,7 +133,7 @@ def wait_by_asking(page: "Page") -> None:
         end = time.monotonic() + timeout / 1000
         while not page.evaluate(expression, arg):
             assert time.monotonic() < end, f"it never came true: {expression}"
-            page.wait_for_timeout(20)
+            page.wait_for_timeout(50)
 
     page.wait_for_function = wait  # type: ignore[method-assign, assignment]
 

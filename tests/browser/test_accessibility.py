@@ -20,7 +20,7 @@ WHERE = {"exclude": ["[data-testid=stMetricChart]"]}
 # Those of screens.py that show every kind of part between them: each takes a second or two.
 CHECKED = (
     *("welcome", "sample-without-runs", "home", "train", "monitor-commands", "monitor-lost"),
-    *("sample", "evaluate", "explore", "explore-trajectory"),
+    *("compare", "sample", "evaluate", "explore", "explore-trajectory"),
 )
 
 

@@ -278,13 +278,23 @@ def test_a_dense_line_covers_the_pixels_that_it_goes_through(run: Run) -> None:
 
 
 def test_how_it_is_looked_at_goes_into_the_address_and_back(run: Run) -> None:
-    look = dict(x="images", smooth=0.25, log=False, columns=["loss", "lr"], step=1200)
+    look = dict(x="images", smooth=0.25, log=False, columns=["loss", "lr"], step=1200, of="b,c", zoom=[0.5, 300])
+    look |= dict(hide=["a,b", "100 %"], previews="blink", pair=[0, 2])
     query = run("view", "return view.write('?run=a%20b', a)", look)
-    assert query == "?run=a+b&x=images&smooth=0.25&log=false&columns=loss,lr&step=1200"
+    assert query.startswith(
+        "?run=a+b&x=images&smooth=0.25&log=false&columns=loss,lr&step=1200&of=b%252Cc&zoom=0.5,300&hide="
+    )
+    assert query.endswith("&previews=blink&pair=0,2")
     assert run("view", "return view.parse(a)", query) == {**look, "more": []}
-    usual = dict(x="step", smooth=0.6, log=True, columns=None, step=None)
+    usual = dict(
+        x="step", smooth=0.6, log=True, columns=None, step=None, of=None, zoom=None, hide=[], previews="side", pair=None
+    )
     assert run("view", "return view.write(a[0], a[1])", [query, usual]) == "?run=a+b"
-    for odd in ("?x=loss&smooth=7&step=-1&columns=", "?smooth=fast&step=soon&part=%3Cb%3E", "?x=toString&x=step"):
+    for odd in (
+        "?x=loss&smooth=7&step=-1&columns=",
+        "?smooth=fast&step=soon&part=%3Cb%3E",
+        "?x=toString&zoom=9,1&pair=0&hide=",
+    ):
         assert run("view", "return view.parse(a)", odd) == {**usual, "more": []}
     assert run("view", "return view.parse('?part=loss')")["more"] == ["loss_q"]
 

@@ -4,7 +4,6 @@ import json
 import shutil
 import tomllib
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -51,19 +50,25 @@ Pixels = set[tuple[int, int]]  # (row, column)
 EVERYTHING = {(y, x) for y in range(H) for x in range(W)}
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
+@pytest.fixture(scope="module")
+def canvas(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Instead of the dashboard a page with nothing but the canvas, in the dashboard's theme."""
-    script, log = tmp_path / "canvas.py", tmp_path / "server.log"
+    folder = tmp_path_factory.mktemp("canvas")
+    script, log = folder / "canvas.py", folder / "server.log"
     script.write_text(SCRIPT)
-    shutil.copytree(ROOT / ".streamlit", tmp_path / ".streamlit")
-    process, url = start_server(tmp_path, log, tmp_path, script)
-    try:
-        yield Server(url, tmp_path, log)
-    finally:
-        stop_server(process)
-    assert "Traceback" not in log.read_text(errors="replace"), log.read_text(errors="replace")
-    assert "ignored" not in log.read_text(errors="replace"), log.read_text(errors="replace")
+    shutil.copytree(ROOT / ".streamlit", folder / ".streamlit")
+    process, url = start_server(folder, log, folder, script)
+    yield Server(url, folder, log)
+    stop_server(process)
+
+
+@pytest.fixture
+def server(canvas: Server) -> Iterator[Server]:
+    with open(canvas.log, errors="replace") as log:
+        yield canvas
+        said = log.read()
+    assert "Traceback" not in said, said
+    assert "ignored" not in said, said
 
 
 def open_canvas(page: Page, server: Server) -> None:

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 from dashboard import wait_until_idle
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from ddpm.config.tasks import SampleConfig
 from ddpm.runs import example
@@ -32,7 +32,8 @@ def run(server) -> Run:  # type: ignore[no-untyped-def]
     for k in range(COUNT):
         one = dataclasses.replace(sample, num_samples=1, seed=3 + k, classes=str(k % 8))
         image = np.full((32, 32, 3), 15 * k, np.uint8)
-        images.save_png(job.folder / "images" / f"{k:05d}.png", image, {"sample": dataclasses.asdict(one)})
+        made_by = {"sample": dataclasses.asdict(one), "checkpoint": {"step": 3000, "weights": "ema_0.995"}}
+        images.save_png(job.folder / "images" / f"{k:05d}.png", image, made_by)
     files.write_json(job.folder / "status.json", dataclasses.asdict(Status("finished", pid=1)))
     return found
 
@@ -58,8 +59,22 @@ def laid_out(page: Page) -> tuple[float, float, float]:
 
 
 def test_images_first(page: Page, server, run: Run) -> None:  # type: ignore[no-untyped-def]
+    # It asks again where the server does not answer, also once the job has ended.
+    failed: list[str] = []
+
+    def fail_twice(route: Route) -> None:
+        if len(failed) < 2 and "since" in route.request.url:
+            failed.append(route.request.url)
+            route.abort()
+        else:
+            route.continue_()
+
+    page.route("**/samples/**", fail_twice)
     page.goto(server.address("sample", run=run.name))
     expect(page.locator(TILES)).to_have_count(COUNT)
+    expect(page.locator(".st-key-samples .note")).to_be_hidden()
+    assert len(failed) == 2
+    page.unroute("**/samples/**")
     wait_until_idle(page)
 
     # The grid fills its column at any width, in whole multiples; form, button and result are in sight together.
@@ -101,3 +116,15 @@ def test_images_first(page: Page, server, run: Run) -> None:  # type: ignore[no-
     expect(page.locator(BUTTON)).to_be_enabled()
     seed = page.locator(".st-key-sample-seed input")
     expect(seed).to_have_value(str(3 + COUNT))  # none of those that are there
+
+    # So do the other tasks, and the trajectory, on its page.
+    for number, name, text in ((6, "Inpaint", "Sample new content where you paint"), (7, "Invert", "Map an image to")):
+        page.locator(TILES).nth(number).click()
+        dialog.get_by_role("button", name=name).click()
+        expect(page.get_by_text(text)).to_be_visible()
+        expect(page.locator(f".st-key-number_{number} button[kind=primary]")).to_be_visible()
+    page.locator(TILES).nth(9).click()
+    dialog.get_by_role("button", name="Trajectory").click()
+    page.wait_for_url("**/explore*")
+    expect(page.locator(".st-key-microscope-number input")).to_have_value("9")
+    expect(page.get_by_alt_text("Image 9", exact=True)).to_be_visible()

@@ -1,5 +1,6 @@
 """The Train page in a real browser: the rail, the links to fields, the form after a reload, a data set downloaded."""
 
+import dataclasses
 import hashlib
 import threading
 import time
@@ -8,11 +9,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from dashboard import wait_until_idle
+from dashboard import Server, start_server, stop_server, wait_until_idle
 from playwright.sync_api import Page, expect
 from test_cifar10 import packed, parts
 
 from ddpm.data.sources import cifar10_path
+from ddpm.runs import launch
+from ddpm.runs.jobs import Status
+from ddpm.storage import files, processes
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -76,6 +80,17 @@ def archive(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Archiv
         served.shutdown()
 
 
+@pytest.fixture
+def server(archive: Archive, tmp_path: Path) -> Iterator[Server]:
+    """A dashboard of the test's own: it has to know where the archive is."""
+    runs_dir, log = tmp_path / "runs", tmp_path / "server.log"
+    runs_dir.mkdir()
+    process, url = start_server(runs_dir, log, tmp_path, DDPM_STATE=str(tmp_path / "state"))
+    yield Server(url, runs_dir, log)
+    stop_server(process)
+    assert "Traceback" not in log.read_text(errors="replace"), log.read_text(errors="replace")
+
+
 def type_into(page: Page, name: str, text: str) -> None:
     field = page.locator(f".st-key-train-{name} input")
     field.fill(text)
@@ -101,6 +116,9 @@ def test_the_form(archive: Archive, page: Page, server) -> None:  # type: ignore
             page.wait_for_function(IN_SIGHT, arg=cost)
     page.set_viewport_size({"width": 1440, "height": 900})
 
+    # The speed measures itself, and then every figure of the cost is known
+    expect(page.locator(".st-key-train_cost_figures")).not_to_contain_text("–")
+
     # A problem inside a fold opens it, and the link in the rail leads to the field; corrected, it stays open
     page.locator("summary").filter(has_text="Layers").click()
     type_into(page, "dropout", "7")
@@ -116,6 +134,24 @@ def test_the_form(archive: Archive, page: Page, server) -> None:  # type: ignore
     expect(start).to_be_enabled()
     expect(dropout).to_be_visible()
     expect(dropout).to_have_value("0.95")
+
+    # A fold that is closed opens for what is wrong in it, and stays open once that is corrected
+    rate = page.locator(".st-key-train-ema_rate input")
+    expect(rate).not_to_be_visible()
+    type_into(page, "total_steps", "100")
+    expect(rate).to_be_visible()
+    expect(start).to_be_disabled()
+    type_into(page, "total_steps", "1000")
+    expect(start).to_be_enabled()
+    expect(rate).to_be_visible()
+
+    # An emptied number is no 0: it is missing, or stands for a word
+    type_into(page, "batch_size", "")
+    expect(page.locator(".st-key-train-batch_size input")).to_have_value("")
+    expect(start).to_be_disabled()
+    page.locator(".st-key-train-field-batch_size-0-0 button").click()
+    expect(page.locator(".st-key-train-batch_size input")).to_have_value("16")
+    expect(start).to_be_enabled()
 
     # What was typed is there after a visit elsewhere and after a reload, and can be put back
     type_into(page, "batch_size", "24")
@@ -141,6 +177,17 @@ def test_the_form(archive: Archive, page: Page, server) -> None:  # type: ignore
     again = page.get_by_role("button", name="Resume download")
     expect(again).to_be_visible()
     assert not cifar10_path().exists()
+
+    # One that comes up after it was given up is followed all the same
+    status = launch.data_job("cifar10").folder / "status.json"
+    files.write_json(status, dataclasses.asdict(Status("failed", message="It did not start.")))
+    page.reload()
+    expect(panel).to_contain_text("It did not start.")
+    late = Status("starting", boot=processes.boot(), updated_at=time.time(), monotonic=time.monotonic())
+    files.write_json(status, dataclasses.asdict(late))
+    expect(panel.get_by_role("button", name="Cancel")).to_be_visible()
+    files.write_json(status, dataclasses.asdict(Status("stopped")))
+    expect(again).to_be_visible()
     archive.released.set()
     again.click()
     expect(start).to_be_enabled()

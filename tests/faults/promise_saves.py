@@ -105,14 +105,14 @@ def in_place(run: Path, damage: Damage) -> str:
         path.write_bytes(whole)
 
 
-def rows(seconds: float) -> Iterator[Row]:
-    """Yields a row for each promise; nothing where the shim cannot be built."""
+def rows(seconds: float, count: int = SERVERS) -> Iterator[Row]:
+    """Yields a row for each promise; nothing where the shim cannot be built.  count: servers that try them at once."""
     with contextlib.ExitStack() as stack:
         place = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         library = harness.shim(place)
         if library is None:
             return
-        servers = [stack.enter_context(Server(library, place / f"server {k}")) for k in range(SERVERS)]
+        servers = [stack.enter_context(Server(library, place / f"server {k}")) for k in range(count)]
         changes = min(server.changes() for server in servers)
         for promise, share, how, errors in POINTS:
             yield tried(promise, share * seconds, points(how, errors, changes, seconds), servers, changes)

@@ -10,7 +10,7 @@ import pytest
 from faults import harness, promise_calls
 from faults.harness import Case, Server
 
-AT_MOST = 24  # cases of a scenario, spread evenly over its calls
+AT_MOST = 12  # cases of a scenario, spread evenly over its calls
 
 
 @pytest.mark.slow

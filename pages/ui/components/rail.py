@@ -23,10 +23,13 @@ div[data-testid=stColumn]:has(.st-key-rail) > div { height: 100%; }
 div:has(> .st-key-rail) { position: sticky; top: 4rem; z-index: 2; }
 .st-key-rail { max-height: calc(100dvh - 12.75rem); flex-wrap: nowrap; }
 .st-key-rail-under-title .st-key-rail { max-height: calc(100dvh - 9.5rem); }
-.st-key-rail-under-choices .st-key-rail { max-height: calc(100dvh - 16rem); }
+.st-key-rail-under-choices .st-key-rail { max-height: calc(100dvh - 19rem); }
 .st-key-rail > div { flex: none; }
 .st-key-rail > div:has(> .st-key-rail-fields) { flex: 0 1 auto; min-height: 0; overflow: hidden auto;
   scrollbar-gutter: stable; padding: 2px 0.5rem 2px 2px; }
+@media (max-width: 1000px) {
+  .st-key-rail-under-choices .st-key-rail { max-height: calc(100dvh - 21rem); }
+}
 @media (max-width: 640px) {
   [class*=st-key-rail-under-] div[data-testid=stHorizontalBlock]:has(> div > div > div > .st-key-rail) {
     flex-wrap: wrap; }

@@ -57,17 +57,15 @@ def held(s: Setting, value: Any) -> Any:
     return None if s.type in (int, float) and s.empty is not None and value == s.empty[0] else value
 
 
+def meant(s: Setting, value: Any) -> Any:
+    """The value that a field says: that of its word where it is empty and has one."""
+    return s.empty[0] if value is None and s.empty is not None else value
+
+
 def fill(form: str, values: Mapping[str, Any]) -> None:
     """Puts `values` into the fields.  Call it before the fields are shown, or in a callback."""
     for name, value in values.items():
         st.session_state[key(form, name)] = value
-
-
-def settle(form: str) -> None:
-    """Empties fields in which a value was typed that has a word of its own.  Call it before the fields are shown."""
-    for s in (s for section in codec.SECTIONS.values() for s in settings(section)):
-        if key(form, s.name) in st.session_state:
-            st.session_state[key(form, s.name)] = held(s, st.session_state[key(form, s.name)])
 
 
 def read(form: str, base: Config) -> tuple[Config, list[Problem]]:
@@ -79,9 +77,7 @@ def read(form: str, base: Config) -> tuple[Config, list[Problem]]:
     for name, section in codec.SECTIONS.items():
         for s in settings(section):
             default = getattr(getattr(base, name), s.name)
-            value = st.session_state.get(key(form, s.name), held(s, default))
-            if value is None and s.empty is not None:
-                value = s.empty[0]
+            value = meant(s, st.session_state.get(key(form, s.name), default))
             if value is None:
                 sentence = f"{s.name} is empty: type a value, {default!r} for one."
                 empty.append(Problem(s.name, sentence, code="missing-value", remedies=({s.name: default},)))
@@ -97,9 +93,9 @@ def show_problems(sentences: Sequence[str]) -> None:
 
 
 def show_field(form: str, s: Setting, placeholder: str | None = None) -> Any:
-    """Shows one field for a number, a choice or a text; returns its value.
+    """Shows one field for a number, a choice or a text; returns its value, None for a number that was emptied.
 
-    Where the setting has a word for a value, an empty field shows it.
+    Where the setting has a word for a value, an empty field shows it, also once that value was typed.
     """
     label = escape(f"{s.label} ({s.unit})" if s.unit else s.label)
     where, about = key(form, s.name), escape(_help(s))
@@ -109,9 +105,11 @@ def show_field(form: str, s: Setting, placeholder: str | None = None) -> Any:
         return st.selectbox(label, s.choices, key=where, help=about, persist_state="session")
     if s.type in (int, float):
         step = STEPS.get(s.name, 1 if s.type is int else 0.1)
-        return st.number_input(
+        if where in st.session_state and st.session_state[where] is not None:
+            st.session_state[where] = held(s, st.session_state[where])
+        number = st.number_input(
             label,
-            value=None if s.empty is not None else "min",
+            value=None,  # of an emptied field: with any other the browser puts a number there that nobody typed
             step=s.type(step),
             format=None if s.type is int else "%g",
             key=where,
@@ -119,6 +117,7 @@ def show_field(form: str, s: Setting, placeholder: str | None = None) -> Any:
             placeholder=placeholder,
             persist_state="session",
         )
+        return meant(s, number)
     return st.text_input(label, key=where, help=about, placeholder=placeholder, persist_state="session")
 
 

@@ -1,6 +1,7 @@
 """Fields for a checkpoint of a run and its weights."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import streamlit as st
 
@@ -8,12 +9,14 @@ from ddpm.config import fields
 from ddpm.config.tasks import FromCheckpoint
 from ddpm.runs.jobs import ACTIVE
 from ddpm.runs.manifests import Checkpoint
+from ddpm.runs.results import Result
 from ddpm.runs.runs import Run
 from pages.ui.components import setting_widgets
 from pages.ui.components.markdown import escape
-from pages.ui.frame import layout
+from pages.ui.frame import job_progress, layout
 from pages.ui.frame.action_buttons import run_action
 
+R = TypeVar("R", bound=Result)
 FIELDS = {s.name: s for s in fields.settings(FromCheckpoint)}
 
 
@@ -61,8 +64,33 @@ def weights(form: str, of: Checkpoint) -> str:
     return options(form, "weights", FIELDS["weights"].label, of.weights, FIELDS["weights"].help, weights_label)
 
 
+def result(form: str, label: str, jobs: Sequence[R]) -> R | None:
+    """Field for one of earlier results, the newest first; None where there is none."""
+    by_name = {job.name: job for job in jobs}
+    if not by_name:
+        return None
+    drop_unknown(form, "shown", list(by_name))
+    name = st.selectbox(
+        escape(label),
+        list(by_name),
+        key=setting_widgets.key(form, "shown"),
+        format_func=lambda name: job_progress.started_at(by_name[name]),
+        persist_state="session",
+    )
+    return by_name[name]
+
+
 def weights_label(weights: str) -> str:
     return "Raw" if weights == "model" else weights.replace("ema_", "EMA ")
+
+
+def both(form: str, checkpoints: list[Checkpoint]) -> dict[str, object]:
+    """Fields for the checkpoint and its weights, side by side.  Returns the settings `step` and `weights`."""
+    grid = st.grid(2, min_column_width=150)
+    with grid.cell():
+        step, of = checkpoint(form, checkpoints)
+    with grid.cell():
+        return {"step": step, "weights": weights(form, of)}
 
 
 def options(form: str, name: str, label: str, options: list[str], help: str, say: Callable[[str], str] = str) -> str:

@@ -15,7 +15,7 @@ from ddpm.config.training import Config, DataConfig
 from ddpm.config.validation import Problem
 from ddpm.data import checked, datasets, sources
 from ddpm.data.datasets import Description
-from ddpm.data_sets import DATA_SETS
+from ddpm.data_sets import ARCHIVES, DATA_SETS
 from ddpm.errors import Code, UserError
 from ddpm.storage import images
 from pages.ui.components import setting_widgets
@@ -82,12 +82,13 @@ def problems(found: Contents) -> list[Problem]:
     return [Problem("data_dir", found.error, code=found.code, remedies=remedies)]
 
 
-def costed(config: Config, found: Contents) -> tuple[Config, int | None]:
+def costed(config: Config, found: Contents, archive: str = "") -> tuple[Config, int | None]:
     """`config` as a training of it is measured, and the number of its training images, if known.
 
-    The data need not be there yet.
+    The data need not be there yet.  archive: of ARCHIVES, what will be trained on where no data is named.
     """
-    config, known = codec.resolved(config), DATA_SETS.get(config.data.data_dir)
+    config = codec.resolved(config)
+    known = DATA_SETS.get(config.data.data_dir) or (None if config.data.data_dir else ARCHIVES.get(archive))
     classes, count = (known.classes, known.images) if known else (0, 0)
     if about := found.description:
         classes, count = len(about.class_names), about.count
@@ -114,8 +115,8 @@ def resolved_now(config: Config, shown: Description | None) -> Config:
     return found
 
 
-def show(form: str, config: Config, found: Contents, notes: Notes) -> None:
-    """Shows the fields for the data and its preparation."""
+def show(form: str, config: Config, found: Contents, notes: Notes, archive: str = "") -> None:
+    """Shows the fields for the data and its preparation.  archive: of ARCHIVES, where a preset trains on that."""
     about = found.description
     st.segmented_control(
         "Data",
@@ -140,14 +141,15 @@ def show(form: str, config: Config, found: Contents, notes: Notes) -> None:
             persist_state="session",
             help=(
                 "A folder of images, searched recursively, or an .npz file with arr_0. Classes come from folders or"
-                " from file names such as cat_001.png; folders named train and test are splits. To convert LSUN or"
-                " ImageNet-64, see `ddpm data lsun --help` and `ddpm data imagenet64 --help`."
+                " from file names such as cat_001.png; folders named train and test are splits."
             ),
         )
     else:
         st.caption(DATA_SETS[source].description)
     if found.code == "not-downloaded":
         obtain_data.show(source)
+    elif archive and not config.data.data_dir:
+        obtain_data.show_archive(form, archive)
     else:
         setting_fields.show_problems(form, notes.problems.get("data_dir", ()))
     if about is None:

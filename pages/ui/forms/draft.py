@@ -7,6 +7,7 @@ from typing import Any
 import streamlit as st
 
 from ddpm.config import wording
+from ddpm.data_sets import ARCHIVES
 from ddpm.errors import UserError
 from ddpm.storage import files, paths
 from pages.ui.components import setting_widgets
@@ -16,7 +17,10 @@ MOST = 2**20  # bytes of such a file
 MOST_NUMBER = 2**53  # which a browser holds exactly
 FORMAT = 1
 LAST = "train_draft"  # in the session: what was written last
-EXTRA = {"source": str, "path": str, "name": str, "archive": str}  # fields that are no settings
+EXTRA = {"source": str, "path": str, "name": str, "archive": str} | {
+    f"{field}-{name}": str for field in ("archive", "images") for name in ARCHIVES
+}
+"""Fields that are no settings."""
 
 
 def load(runs_dir: Path, form: str) -> str | None:

@@ -33,12 +33,7 @@ def show(run: Run, checkpoints: list[Checkpoint]) -> tuple[EvalConfig, list[Prob
     """Shows the fields.  Returns their values and problems."""
     config = run.config
     _fill_first(run)
-    values: dict[str, object] = {}
-    grid = st.grid(2, min_column_width=150)
-    with grid.cell():
-        values["step"], checkpoint = checkpoint_form.checkpoint(FORM, checkpoints)
-    with grid.cell():
-        values["weights"] = checkpoint_form.weights(FORM, checkpoint)
+    values: dict[str, object] = checkpoint_form.both(FORM, checkpoints)
     values["data_dir"] = _data(config)
     contents = data_form.inspect(str(values["data_dir"]) or config.data.data_dir)
     values["split"] = _split(config, str(values["data_dir"]), contents)

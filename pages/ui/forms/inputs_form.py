@@ -266,7 +266,7 @@ def _mask(run: Run, config: Config, image: np.ndarray, problems: list[Problem]) 
     try:
         match source:
             case "paint":
-                mask = mask_canvas.paint(image, key=_key("canvas"), first=_middle(image))
+                mask = mask_canvas.paint(image, key=_key("canvas"), first=_half(image))
                 if mask is None:
                     raise UserError("Nothing is painted yet: paint over the area to inpaint.", code="missing-value")
                 return store_mask(run, config, mask)
@@ -296,11 +296,11 @@ def _mask(run: Run, config: Config, image: np.ndarray, problems: list[Problem]) 
     return path
 
 
-def _middle(image: np.ndarray) -> np.ndarray:
-    """Mask of the middle of an image, uint8 [H, W]: what is painted at first, so that the task can be tried."""
+def _half(image: np.ndarray) -> np.ndarray:
+    """Mask of one half of an image, uint8 [H, W]: what is painted at first, so that the task can be tried."""
     height, width = image.shape[:2]
     mask = np.zeros((height, width), np.uint8)
-    mask[height // 4 : height - height // 4, width // 4 : width - width // 4] = 255
+    mask[:, width // 2 :] = 255
     return mask
 
 

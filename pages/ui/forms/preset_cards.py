@@ -7,6 +7,7 @@ import streamlit as st
 from ddpm.config import codec
 from ddpm.config.presets import OURS, PRESETS, RELEASED, Preset
 from ddpm.config.training import Config
+from ddpm.data_sets import DATA_SETS
 from pages.ui.components.markdown import escape
 from pages.ui.frame import layout
 
@@ -27,9 +28,9 @@ def show(draft: Config, fill: Fill) -> str | None:
 
 
 def _settings(preset: Preset, draft: Config) -> Config:
-    """Settings of a preset, with the currently selected data where it names none."""
-    data_dir = preset.config.data.data_dir or draft.data.data_dir
-    return codec.replace(preset.config, {"data_dir": data_dir})
+    """Settings of a preset, with the user's own data where it names none, and no other data set than it is for."""
+    own = "" if preset.archive and draft.data.data_dir in DATA_SETS else draft.data.data_dir
+    return codec.replace(preset.config, {"data_dir": preset.config.data.data_dir or own})
 
 
 def _row(names: Sequence[str], selected: str | None, draft: Config, fill: Fill) -> None:

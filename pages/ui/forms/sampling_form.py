@@ -47,6 +47,9 @@ COUNTS = {
     "invert": ("inverted", 4),
 }
 """Field for the number of images of each task, and its initial value."""
+FIRST_STRENGTH = 0.8  # of a variation, which is seen to be one
+STEPS = {"invert": 50}  # initial denoising steps of a task that needs more than FIRST_STEPS
+USUAL_STEPS = "sample_usual_steps"  # in the session: those of the task that was chosen last
 IN_ALL, OF_EACH = "In total", "Per class"
 ROWS = FIELDS["num_samples"]._replace(name="rows", label="Images per class")
 
@@ -63,11 +66,13 @@ def fill(config: Config, sample: SampleConfig) -> None:
     sampler_form.fill(config, sample)
     super_res.fill(FORM, config, sample.base_samples)
     inputs_form.fill(config, sample)
+    st.session_state[USUAL_STEPS] = _usual_steps(config, sample.task)
     setting_widgets.fill(
         FORM,
         {
             COUNTS[sample.task][0]: sample.num_samples,
             "classes": sample.classes if classes.must_be_named(config) else _class_names(config, sample.classes),
+            "strength": sample.strength if sample.task == "vary" else FIRST_STRENGTH,
             "count": IN_ALL,
             "rows": 4,
         },
@@ -123,6 +128,7 @@ def choose_task(run: Run, jobs: Sequence[SampleJob]) -> str:
 
 def _begin(config: Config, jobs: Sequence[SampleJob]) -> None:
     """Lets an interpolation begin with two samples that differ, unless the seed is pinned."""
+    _take_usual_steps(config, st.session_state[_key("task")])
     if st.session_state[_key("task")] != "interpolate" or st.session_state.get(seed_field.PINNED):
         return
     if pair := example_inputs.two_seeds(config, jobs):
@@ -131,11 +137,24 @@ def _begin(config: Config, jobs: Sequence[SampleJob]) -> None:
             setting_widgets.fill(FORM, {"classes": [pair.name]})
 
 
-def begin_with(task: str, job: SampleJob, number: int) -> None:
+def _take_usual_steps(config: Config, task: str) -> None:
+    """Puts the steps that a task usually needs into the field, unless others than those of the last were chosen."""
+    usual = _usual_steps(config, task)
+    if st.session_state.get(_key("steps")) == st.session_state.get(USUAL_STEPS, FIRST_STEPS):
+        setting_widgets.fill(FORM, {"steps": usual})
+    st.session_state[USUAL_STEPS] = usual
+
+
+def _usual_steps(config: Config, task: str) -> int:
+    return min(STEPS[task], config.diffusion.diffusion_steps) if task in STEPS else FIRST_STEPS
+
+
+def begin_with(config: Config, task: str, job: SampleJob, number: int) -> None:
     """Puts a task and a sample that it begins with into the fields."""
     setting_widgets.fill(
         FORM, {"task": task, "picture_from": "drawn", "picture_drawing": job.name, "picture_number": number}
     )
+    _take_usual_steps(config, task)
 
 
 def show(run: Run, checkpoints: list[Checkpoint], task: str) -> tuple[SampleConfig, list[Problem]]:

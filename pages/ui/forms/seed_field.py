@@ -39,6 +39,7 @@ def show(run: Run, jobs: Sequence[SampleJob]) -> int | None:
     with st.container(horizontal=True, gap="xsmall", vertical_alignment="bottom", key="sample-seed-row"):
         seed = st.number_input(
             escape(s.label),
+            value=None,
             step=1,
             key=where,
             help=escape(s.help),

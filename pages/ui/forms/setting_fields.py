@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import streamlit as st
 
-from ddpm.config import wording
+from ddpm.config import validation, wording
 from ddpm.config.fields import Setting, settings
 from ddpm.config.validation import Problem
 from pages.ui.components import setting_widgets
@@ -59,6 +59,27 @@ def fold(form: str, title: str, wrong: bool) -> Any:
         opened.add(title)
     is_open = title in opened  # in the key too: the browser keeps a fold that it knows as it is
     return st.expander(escape(title), expanded=is_open, key=f"{form}_fold_{title}{'_open' if is_open else ''}")
+
+
+def fill_first(form: str, cls: type) -> None:
+    """Puts the initial values of a task's settings into a form, the first time."""
+    first = settings(cls)
+    if setting_widgets.key(form, first[0].name) not in st.session_state:
+        setting_widgets.fill(form, {s.name: setting_widgets.held(s, s.default) for s in first})
+
+
+def read(form: str, cls: type, skip: Collection[str] = ()) -> tuple[Any, list[str]]:
+    """Reads a task's settings from a form that shows all of them but those of `skip`.
+
+    Returns them, with initial values in the place of what is missing, and what is wrong, as sentences.
+    """
+    known = settings(cls)
+    held = {s.name: st.session_state.get(setting_widgets.key(form, s.name)) for s in known}
+    values = {s.name: s.default if s.name in skip else setting_widgets.meant(s, held[s.name]) for s in known}
+    empty = [s for s in known if values[s.name] is None and s.default is not None]
+    found = cls(**(values | {s.name: s.default for s in empty}))
+    wrong = [f"{s.label} is empty: type a value." for s in empty]
+    return found, wrong + [problem.sentence for problem in validation.limit_problems(found)]
 
 
 def show(form: str, fields: Sequence[Setting], notes: Notes = NO_NOTES, columns: int = 3) -> None:

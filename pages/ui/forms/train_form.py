@@ -15,7 +15,7 @@ from ddpm.planning import starting
 from ddpm.runs import runs
 from ddpm.runs.runs import Run
 from pages.ui.components import setting_widgets
-from pages.ui.forms import data_form, draft, image_check, setting_fields
+from pages.ui.forms import data_form, draft, image_check, obtain_data, setting_fields
 from pages.ui.forms.data_form import Contents
 from pages.ui.forms.setting_fields import Notes
 from pages.ui.frame import layout
@@ -37,6 +37,11 @@ class State(NamedTuple):
     is_run: bool
     changed: Mapping[str, Any]  # settings that differ from it, and their values there
     is_measurable: bool  # whether the network and the steps are settled, whatever the data
+
+    @property
+    def archive(self) -> str:
+        """What of ARCHIVES the preset trains on; empty where it is data by name, or the user's own."""
+        return "" if self.is_run else PRESETS[self.base].archive
 
     @property
     def notes(self) -> Notes:
@@ -74,7 +79,8 @@ def begin(runs_dir: Path) -> None:
             fill(_again(runs.find_run(runs_dir, asked), int(step or 0)), RUN + asked)
     if BASE not in st.session_state:
         fill(PRESETS[DEFAULT].config, DEFAULT)
-    setting_widgets.settle(FORM)
+    if made := obtain_data.take_made():
+        data_form.fill(FORM, made)
     data_form.settle(FORM)
 
 

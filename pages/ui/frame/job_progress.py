@@ -8,9 +8,9 @@ import streamlit as st
 from ddpm import formatting
 from ddpm.errors import UserError
 from ddpm.runs import launch
-from ddpm.runs.jobs import Job, Status
+from ddpm.runs.jobs import ACTIVE, Job, Status
 from pages.ui.components import shell_command
-from pages.ui.components.markdown import escape
+from pages.ui.components.markdown import escape, with_code
 from pages.ui.frame import run_status
 
 Download = tuple[str, str, str, Callable[[], bytes]]  # label, file name, kind of file, its bytes when asked for
@@ -32,6 +32,22 @@ def progress(job: Job, status: Status | None, text: str) -> None:
             launch.stop(job)
         except UserError as error:
             st.caption(escape(str(error)))
+
+
+def follow(job: Job, was_active: bool, what: str) -> None:
+    """Shows how far a job is, or how it has ended.  what: the subject of the sentence that says that it failed.
+
+    For a fragment that is asked again and again while the job `was_active`.
+    """
+    state, status = job.state(), job.status()
+    if was_active and state not in ACTIVE:
+        st.rerun()  # once, so that the asking stops
+    if was_active:
+        progress(job, status, status.message if status and status.message else "Starting")
+    elif state in ("failed", "lost"):
+        st.error(with_code(failure_message(job, what)), icon=":material/error:")
+    elif status and status.message:
+        st.caption(escape(status.message))
 
 
 def failure_message(job: Job, what: str) -> str:

@@ -6,15 +6,17 @@ import streamlit as st
 
 from ddpm import formatting
 from ddpm.formatting import plural
-from ddpm.runs import about, copying, renaming, run_names, runs, trash
+from ddpm.runs import about, copying, launch, renaming, run_names, runs, trash
+from ddpm.runs.jobs import ACTIVE, Job
 from ddpm.runs.runs import Run
 from ddpm.runs.trash import Deleted
 from ddpm.storage import folders
 from pages.ui.components.markdown import escape, with_code
-from pages.ui.frame import layout
+from pages.ui.frame import job_progress, layout
 from pages.ui.frame.action_buttons import run_action
 from pages.ui.frame.asked import Asked, answered, buttons, dialog, forget
 
+AT_ONCE = 50 * 2**20  # bytes that are copied while the page waits: it takes less time than to start a process
 DELETED = "_deleted"  # in the session: where in the bin the last deleted runs are now
 
 
@@ -93,21 +95,46 @@ def rename(found: list[Run], request: Asked) -> None:
 
 @dialog("Duplicate")
 def duplicate(found: list[Run], request: Asked) -> None:
-    """Asks for the name of a copy of a run."""
+    """Asks for the name of a copy of a run, and shows how far the copying is."""
     run = found[0]
+    job = launch.copy_job(run)
+    if job.status() and job.state() in ACTIVE:
+        layout.fragment(run_every=0.5)(_copying)(run, job)
+        return
+    if st.session_state.get("dialog_copy") and job.state() != "stopped":
+        st.error(with_code(job_progress.failure_message(job, "Copying")), icon=":material/error:")
     runs_dir = run.folder.parent
     suggestion = run_names.free_name(runs_dir, f"{run.name}-copy")
     name = st.text_input("Name of the copy", suggestion, key="dialog_name").strip()
+    size = copying.size(run)
     st.caption(
-        f"Copies settings, log, checkpoints, previews and results: {formatting.memory(copying.size(run))}. The copy can"
+        f"Copies settings, log, checkpoints, previews and results: {formatting.memory(size)}. The copy can"
         " be trained further, and the original stays as it is."
     )
     problems = run_names.name_problem(runs_dir, name)
-    if buttons("Duplicate", "content_copy", problems[0] if problems else ""):
-        with st.spinner("Copying"):
-            done = run_action(lambda: copying.copy_run(run, name), f"{run.name} was copied to {name}")
-        if done:
-            answered()
+    if not buttons("Duplicate", "content_copy", problems[0] if problems else ""):
+        return
+    if size > AT_ONCE:
+        st.session_state["dialog_copy"] = name
+        if run_action(lambda: launch.start_copying(run, name), ""):
+            st.rerun()
+    elif run_action(lambda: copying.copy_run(run, name), f"{run.name} was copied to {name}"):
+        answered()
+
+
+def _copying(run: Run, job: Job) -> None:
+    """Shows how far a copying is; closes the dialog when it is done."""
+    state, status = job.state(), job.status()
+    if state in ACTIVE:
+        done, total = (status.step, status.total_steps) if status else (0, 0)
+        said = f"{formatting.memory(done * 2**20)} of {formatting.memory(total * 2**20)}"
+        job_progress.progress(job, status, said)
+        st.caption(f"Copying {escape(run.name)} goes on when this is closed.")
+        return
+    if state == "finished":
+        st.toast(escape(f"{run.name} was copied"), icon=":material/check:")
+        answered()
+    st.rerun()
 
 
 # --- the bin

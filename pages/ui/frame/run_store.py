@@ -127,6 +127,7 @@ class RunView:
         self._log = LogReader(run)
         self._rows = RowReader(run.progress_path)
         self._read: dict[str, tuple[int, float, Any]] = {}
+        self._sparklines: dict[str, tuple[tuple[int, int, int], list[float]]] = {}  # file that was read, curve
 
     def status(self) -> Status | None:
         """The status; of a run that is done although its process could not say so, as it would have been."""
@@ -180,10 +181,16 @@ class RunView:
             return self._fresh("log.txt", self._log.tail) if step is None else self._log.around(step)
 
     def sparkline(self, column: str) -> list[float]:
-        """Coarse curve of a metric, cheap for a log of any length."""
-        return self._fresh(
-            "progress.csv", lambda: metrics.sparkline(self.run.progress_path, column), name=f"sketch of {column}"
-        )
+        """Coarse curve of a metric, cheap for a log of any length, and read again only when the log is another."""
+        try:
+            found = self.run.content.stat("progress.csv")
+        except FileNotFoundError:
+            return []
+        seen = (found.st_ino, found.st_size, found.st_mtime_ns)
+        with self._lock:
+            if self._sparklines.get(column, (None,))[0] != seen:
+                self._sparklines[column] = (seen, metrics.sparkline(self.run.progress_path, column))
+            return self._sparklines[column][1]
 
     def _fresh(self, part: str, read: Callable[[], T], name: str = "") -> T:
         """Cached result of `read`, unless the part has changed since."""

@@ -1,13 +1,11 @@
 """Explore's matrix: seeds against the values of one setting, from the same noise, as one labelled sheet."""
 
-import dataclasses
 import functools
 import json
-from typing import Any
 
 import streamlit as st
 
-from ddpm.config import codec, fields, validation
+from ddpm.config import codec, fields
 from ddpm.config.matrix import MatrixConfig
 from ddpm.config.training import Config
 from ddpm.errors import UserError
@@ -26,6 +24,10 @@ from pages.ui.frame import job_progress, layout
 TITLE = ":material/grid_on: Matrix"
 FORM = "matrix"
 KIND = "matrices"
+FIELDS = {s.name: s for s in fields.settings(MatrixConfig)}
+FIRST_FIELDS = ("across", "values", "num_samples", "seed", "classes", "sampler", "steps", "guidance_scale")
+OF_CHECKPOINT = ("step", "weights")
+OF_ROWS = {"steps": ("steps", "timestep_respacing"), "guidance": ("guidance_scale",)}  # what rows say themselves
 SHEET_SIDE = 4000  # pixels of the sheet's longer side on the screen: more is only to be downloaded
 
 
@@ -41,20 +43,11 @@ def show(run: Run) -> None:
     if config.model.super_res:
         st.info("This is a super-resolution run: sample on the Sample page.", icon=":material/grid_on:")
         return
-    by_name = {job.name: job for job in jobs}
     active = next((job for job in jobs if job.state() in ACTIVE), None)
     form, foot, result = rail.beside("choices")
     with form:
         settings, rows, wrong = _fields(config, checkpoints)
-        if jobs:
-            checkpoint_form.drop_unknown(FORM, "shown", list(by_name))
-            st.selectbox(
-                "Earlier matrices",
-                list(by_name),
-                key=setting_widgets.key(FORM, "shown"),
-                format_func=lambda name: job_progress.started_at(by_name[name]),
-                persist_state="session",
-            )
+        shown = checkpoint_form.result(FORM, "Earlier matrices", jobs)
         with st.expander("Shell command", icon=":material/terminal:"):
             shell_command.show(run.shell("matrix", "--run", more=codec.to_flags(settings)))
     with foot:
@@ -66,7 +59,7 @@ def show(run: Run) -> None:
                 st.rerun()
         if rows:
             st.caption(f":material/schedule: Takes {escape(summary.estimate_matrix(run, config, rows).words)}.")
-    job = active or by_name.get(st.session_state.get(setting_widgets.key(FORM, "shown"), ""))
+    job = active or shown
     with result:
         if job is None:
             st.info(
@@ -80,20 +73,18 @@ def show(run: Run) -> None:
 
 def _fields(config: Config, checkpoints: list[Checkpoint]) -> tuple[MatrixConfig, list[Row], list[str]]:
     """Shows the fields.  Returns the settings, the rows they come to, and what is wrong."""
-    known = fields.settings(MatrixConfig)
-    if setting_widgets.key(FORM, known[0].name) not in st.session_state:
-        setting_widgets.fill(FORM, dataclasses.asdict(MatrixConfig()))
+    setting_fields.fill_first(FORM, MatrixConfig)
     without = set() if config.model.class_cond else {"classes"}
     if not config.model.cond_drop_prob:
         without.add("guidance_scale")
-    setting_fields.section(FORM, MatrixConfig, skip=without, columns=2)
-    values: dict[str, Any] = {s.name: st.session_state.get(setting_widgets.key(FORM, s.name)) for s in known}
-    values |= {s.name: s.empty[0] for s in known if values[s.name] is None and s.empty is not None}
-    empty = [s for s in known if values[s.name] is None]
-    values |= {s.name: s.default for s in known if s.name in without or s in empty}
-    settings = MatrixConfig(**values)
-    wrong = [f"{s.label} is empty: type a value." for s in empty if s.name not in without]
-    wrong += [problem.sentence for problem in validation.limit_problems(settings)]
+    across = st.session_state[setting_widgets.key(FORM, "across")]
+    left_out = {*without, *OF_ROWS.get(across, ())}
+    setting_fields.show(FORM, [FIELDS[name] for name in FIRST_FIELDS if name not in left_out], columns=2)
+    rest = [s for name, s in FIELDS.items() if name not in (*FIRST_FIELDS, *left_out, *OF_CHECKPOINT)]
+    with st.expander("More"):
+        checkpoint_form.both(FORM, checkpoints)
+        setting_fields.show(FORM, rest, columns=2)
+    settings, wrong = setting_fields.read(FORM, MatrixConfig, skip=left_out)
     rows: list[Row] = []
     if not wrong:
         try:
@@ -106,13 +97,7 @@ def _fields(config: Config, checkpoints: list[Checkpoint]) -> tuple[MatrixConfig
 
 
 def _result(job: MatrixJob, was_active: bool) -> None:
-    state, status = job.state(), job.status()
-    if was_active and state not in ACTIVE:
-        st.rerun()  # once, so that the polling stops
-    if was_active:
-        job_progress.progress(job, status, status.message if status and status.message else "Starting")
-    elif state in ("failed", "lost"):
-        st.error(with_code(job_progress.failure_message(job, "The matrix")), icon=":material/error:")
+    job_progress.follow(job, was_active, "The matrix")
     sheet = thumbnails.shown(job, job.sheet, SHEET_SIDE, enlarge=False)
     if sheet:
         st.image(sheet, output_format="PNG", alt="Samples from the same noise: a row for each value, a column a seed")

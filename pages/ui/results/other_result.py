@@ -1,12 +1,10 @@
 """Explore's tab of a kind of result that has no module of its own here: form, progress, numbers and downloads."""
 
-import dataclasses
 import json
-from typing import Any
 
 import streamlit as st
 
-from ddpm.config import codec, fields, validation
+from ddpm.config import codec
 from ddpm.errors import UserError
 from ddpm.runs import launch
 from ddpm.runs.jobs import ACTIVE
@@ -32,18 +30,9 @@ def show(run: Run, name: str) -> None:
     halves = st.grid(2, min_column_width=340, gap=("small", "medium"))
     with halves.cell():
         _form(run, name, active)
-        by_name = {job.name: job for job in jobs}
-        if jobs:
-            checkpoint_form.drop_unknown(name, "shown", list(by_name))
-            st.selectbox(
-                "Shown",
-                list(by_name),
-                key=setting_widgets.key(name, "shown"),
-                format_func=lambda one: job_progress.started_at(by_name[one]),
-                persist_state="session",
-            )
+        shown = checkpoint_form.result(name, "Shown", jobs)
     with halves.cell():
-        job = active or by_name.get(st.session_state.get(setting_widgets.key(name, "shown"), ""))
+        job = active or shown
         if job is None:
             st.info(f"{escape(kind.words)} Press Start.", icon=":material/explore:")
         else:
@@ -52,15 +41,9 @@ def show(run: Run, name: str) -> None:
 
 def _form(run: Run, name: str, active: Result | None) -> None:
     kind = KINDS[name]
-    known = fields.settings(kind.settings)
-    if setting_widgets.key(name, known[0].name) not in st.session_state:
-        setting_widgets.fill(name, dataclasses.asdict(kind.settings()))
+    setting_fields.fill_first(name, kind.settings)
     setting_fields.section(name, kind.settings)
-    values: dict[str, Any] = {s.name: st.session_state.get(setting_widgets.key(name, s.name)) for s in known}
-    empty = [s.name for s in known if values[s.name] is None and s.default is not None]
-    settings = kind.settings(**{n: value for n, value in values.items() if n not in empty})
-    wrong = [f"{field} is empty: type a value." for field in empty]
-    wrong += [problem.sentence for problem in validation.limit_problems(settings)]
+    settings, wrong = setting_fields.read(name, kind.settings)
     busy = "Another one is running: wait for it or cancel it first." if active else ""
     if start_button.show("Start", "play_arrow", wrong, busy):
         with layout.errors():
@@ -72,13 +55,7 @@ def _form(run: Run, name: str, active: Result | None) -> None:
 
 
 def _progress(job: Result, was_active: bool) -> None:
-    state, status = job.state(), job.status()
-    if was_active and state not in ACTIVE:
-        st.rerun()  # once, so that the polling stops
-    if was_active:
-        job_progress.progress(job, status, status.message if status and status.message else "Working")
-    elif state in ("failed", "lost"):
-        st.error(with_code(job_progress.failure_message(job, "It")), icon=":material/error:")
+    job_progress.follow(job, was_active, "It")
     if result := job.result:
         st.json(result, expanded=1)
         content = json.dumps(result, indent=2).encode()

@@ -22,10 +22,10 @@ def act(run: Run, action: Action) -> None:
     elif action.kind == sample_grid.NEAREST:
         nearest.begin_with(job, action.number)
     else:
-        sampling_form.begin_with(action.kind, job, action.number)
+        sampling_form.begin_with(run.config, action.kind, job, action.number)
 
 
 def follow() -> None:
     """Opens the page that was asked for."""
     if run := st.session_state.pop(LEADS_TO, None):
-        st.switch_page(layout.EXPLORE, query_params={"run": run})
+        layout.show_run(run, layout.EXPLORE)

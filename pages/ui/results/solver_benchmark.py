@@ -131,12 +131,7 @@ def _fields(run: Run, checkpoints: list[Checkpoint]) -> tuple[SolverBenchmarkCon
     """Shows the fields.  Returns their values and problems."""
     config = run.config
     _fill_first(run)
-    values: dict[str, object] = {}
-    grid = st.grid(2, min_column_width=150)
-    with grid.cell():
-        values["step"], checkpoint = checkpoint_form.checkpoint(FORM, checkpoints)
-    with grid.cell():
-        values["weights"] = checkpoint_form.weights(FORM, checkpoint)
+    values: dict[str, object] = checkpoint_form.both(FORM, checkpoints)
     _multiselect("solvers", list(SOLVERS), lambda name: SOLVERS[name].label)
     _multiselect("calls", sorted({*CALLS, *st.session_state[setting_widgets.key(FORM, "calls")]}), str)
     grid = st.grid(3, min_column_width=110)
@@ -208,15 +203,7 @@ def problems(config: Config, settings: SolverBenchmarkConfig) -> list[Problem]:
 
 def _progress(job: SolverBenchmarkJob, was_active: bool, config: Config) -> None:
     """Shows the progress, the chart, and the cheapest setting within the tolerance."""
-    state, status = job.state(), job.status()
-    if was_active and state not in ACTIVE:
-        st.rerun()  # once, so that the polling stops
-    if was_active:
-        job_progress.progress(job, status, status.message if status and status.message else "Starting")
-    elif state in ("failed", "lost"):
-        st.error(with_code(job_progress.failure_message(job, "The comparison")), icon=":material/error:")
-    elif status and status.message:
-        st.caption(escape(status.message))
+    job_progress.follow(job, was_active, "The comparison")
     result = job.result
     found = solver_grid.from_json(result)
     if not any(cell.distance is not None for cell in found):

@@ -20,19 +20,21 @@ _HTML = """
 _CSS = """.curves {
 .chart { position: relative; min-height: 420px; font: 0.875rem/1.4 var(--st-font); color: var(--st-text-color); }
 .probe { position: absolute; width: 0; height: 0; color: var(--st-text-color); transition: color 1ms; }
-.controls { display: flex; flex-wrap: wrap; align-items: center; gap: 0.4rem 1.1rem; margin-bottom: 0.5rem; }
+.controls { display: flex; flex-wrap: wrap; align-items: center; gap: 0.4rem 0.55rem; margin-bottom: 0.5rem; }
 .controls label { display: inline-flex; align-items: center; gap: 0.4rem; cursor: pointer; }
 .choice { display: inline-flex; border: 1px solid var(--st-border-color); border-radius: var(--st-button-radius); }
 .choice label { position: relative; }
 .choice input { position: absolute; inset: 0; opacity: 0; margin: 0; cursor: pointer; }
-.choice span { padding: 0.3rem 0.8rem; border-radius: var(--st-button-radius); }
+.choice span { padding: 0.3rem 0.6rem; border-radius: var(--st-button-radius); }
 .choice input:checked + span { color: var(--st-primary-color); box-shadow: inset 0 0 0 1.5px var(--st-primary-color);
   font-weight: 600; }
-.smoothing input { width: 9rem; accent-color: var(--st-primary-color); }
+.controls .smoothing { flex: 1 1 11rem; max-width: 18rem; padding: 0 0.4rem; }
+.smoothing input { flex: 1; width: 4rem; min-width: 0; accent-color: var(--st-primary-color); }
 .smoothing output { min-width: 2.2em; font-variant-numeric: tabular-nums; }
+.controls .log { margin-right: 0.5rem; }
 .log input, .menu input { accent-color: var(--st-primary-color); width: 1rem; height: 1rem; margin: 0; }
 button, summary { font: inherit; color: inherit; cursor: pointer; }
-.controls button, .menu > summary { padding: 0.3rem 0.7rem; background: var(--st-background-color);
+.controls button, .menu > summary { padding: 0.3rem 0.55rem; background: var(--st-background-color);
   border: 1px solid var(--st-border-color); border-radius: var(--st-button-radius); list-style: none; }
 .controls button:hover, .menu > summary:hover { border-color: var(--st-primary-color); }
 .reset { color: var(--st-primary-color); }

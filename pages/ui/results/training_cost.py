@@ -6,6 +6,7 @@ import streamlit as st
 
 from ddpm import formatting
 from ddpm.config.training import Config
+from ddpm.planning import durations
 from ddpm.planning.training_cost import TrainingCost, estimate_training_cost
 from ddpm.runs import launch
 from ddpm.runs.jobs import ACTIVE, FINAL, Job
@@ -13,6 +14,7 @@ from pages.ui.components.markdown import escape
 from pages.ui.frame import layout, run_status
 
 QUIET = 2.0  # seconds without a change until the speed is measured
+LONG = 10.0  # seconds of a step, as a first guess, from which on it is measured only when that is asked for
 LOOKED = "train_cost"  # in the session: what the form has cost since when, as (folder of its measurement, time)
 OURS = "train_measuring"  # in the session: the measurement that this page began by itself
 
@@ -30,7 +32,8 @@ def show(config: Config, num_images: int | None, busy: bool) -> None:
         _stop_other(job)
     cost = estimate_training_cost(config, num_images)
     active = bool(job.status()) and job.state() in ACTIVE
-    waits = not active and not busy and cost.fits and _is_open(job)
+    is_quick = durations.guess_step(config) <= LONG
+    waits = not active and not busy and cost.fits and is_quick and _is_open(job)
     with st.container(key="train_cost"):
         layout.fragment(run_every=1.0 if active or waits else None)(_follow)(config, num_images, job, since, waits)
         if not active and not waits:
@@ -100,6 +103,9 @@ def _again(config: Config, job: Job, cost: TrainingCost, busy: bool) -> None:
         st.caption(f"Measured while other jobs were running. {escape(status.sharing)}")
     elif not cost.seconds_per_step and busy:
         st.caption("The speed is not measured while a training runs, as both would be slower.")
+    elif not status and durations.guess_step(config) > LONG:
+        guess = escape(formatting.duration(durations.guess_step(config)))
+        st.caption(f"A step takes about {guess}, as a first guess: the speed is measured only when you ask for it.")
     st.button(
         "Measure again" if status else "Measure speed",
         icon=":material/speed:",

@@ -80,8 +80,9 @@ def show(run: Run) -> None:
         else:
             with layout.errors():
                 _show_result(job)
+            if job.result:
+                layout.fragment()(_step_slider)(job)
     if job is not None and job != active and job.result:
-        layout.fragment()(_step_slider)(job)
         with layout.errors():
             _downloads(job)
 
@@ -142,16 +143,20 @@ def _from_samples(samplings: list[SampleJob], config: Config) -> tuple[tuple[Sam
     job = by_name[name]
     found = job.images
     where = setting_widgets.key(FORM, "number")
-    st.session_state[where] = min(st.session_state.get(where, 0) or 0, len(found) - 1)
+    if (before := st.session_state.get(where, 0)) is not None:
+        st.session_state[where] = min(before, len(found) - 1)
     left, right = st.columns([2, 1], vertical_alignment="bottom")
     number = left.number_input(
         "Number",
         0,
         len(found) - 1,
+        value=None,
         key=where,
         persist_state="session",
         help="Position in the grid, from 0, row by row.",
     )
+    if number is None:
+        return None, "Number is empty: type which image, from 0."
     right.image(thumbnails.shown(job, found[number], THUMB) or b"", output_format="PNG", alt=f"Image {number}")
     return request_of(job, found[number])
 
@@ -159,15 +164,17 @@ def _from_samples(samplings: list[SampleJob], config: Config) -> tuple[tuple[Sam
 def request_of(job: SampleJob, path: Path) -> tuple[tuple[SampleConfig, int] | None, str]:
     """Request that samples the image in a file again, from the settings it carries; or why it is unknown."""
     recipe = images.settings_in(job.read(path))
-    if recipe is None:
+    origin = recipe.get("checkpoint") if recipe else None
+    if not recipe or not isinstance(origin, dict):
         return None, "This image carries no settings because it was sampled by an older version: choose another."
     try:
         sample = metadata.sample_of(recipe, str(path))
     except UserError as error:
         return None, str(error)
-    origin = recipe["checkpoint"]
-    sample = dataclasses.replace(sample, step=origin["step"], weights=origin["weights"])
-    return (sample, int(recipe.get("number", 0))), ""
+    step, weights, number = origin.get("step"), origin.get("weights"), recipe.get("number", 0)
+    if not (isinstance(step, int) and isinstance(weights, str) and isinstance(number, int)):
+        return None, "The settings in this image do not say from which weights it was sampled: choose another."
+    return (dataclasses.replace(sample, step=step, weights=weights), number), ""
 
 
 def _label(job: SampleJob, config: Config) -> str:
@@ -183,7 +190,9 @@ def _new_image(config: Config) -> tuple[tuple[SampleConfig, int] | None, str]:
     where = setting_widgets.key(FORM, "seed")
     st.session_state.setdefault(where, 0)
     left, right = st.columns(2)
-    seed = left.number_input("Seed", 0, 2**32 - 1, key=where, persist_state="session")
+    seed = left.number_input("Seed", 0, 2**32 - 1, value=None, key=where, persist_state="session")
+    if seed is None:
+        return None, "Seed is empty: type a number."
     sample = dataclasses.replace(sampling_form.FIRST, num_samples=1, seed=int(seed))
     known = list(classes.names(config))
     if known and not classes.must_be_named(config):
@@ -254,7 +263,7 @@ def _step_slider(job: TrajectoryJob) -> None:
     else:
         call = calls[0]
     place, k = calls.index(call), call - 1
-    grid = st.grid(3, min_column_width=SIDE, gap="small")
+    grid = st.grid(3, min_column_width=100, gap="small")
     for name, (title, description) in SHOWN.items():
         with grid.cell():
             image = thumbnails.fitted(images.from_pixels(frames[name][place]), SIDE)
