@@ -88,6 +88,10 @@ def test_start_measures_what_the_form_says(fake_run: Callable[..., Run], monkeyp
     at.button_group(key="evaluate.weights").set_value("model")
     at.button_group(key="evaluate.split").set_value("train")
     at.number_input(key="evaluate.num_samples").set_value(12)
+    assert (at.number_input(key="evaluate.until_ci").value, at.number_input(key="evaluate.until_ci").placeholder) == (
+        None,
+        "Never",
+    )
     at.number_input(key="evaluate.until_ci").set_value(0.05)
     at.number_input(key="evaluate.rows").set_value(20).run()
     assert "4,000 images for training" in said(at)

@@ -1,13 +1,16 @@
-"""Text that stands for a path: as people type and paste it."""
+"""Settings as people type them: text that stands for a path, and words that stand for a number."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 
 from ddpm.cli import main, shared
-from ddpm.config import fields
+from ddpm.config import codec, fields
+from ddpm.config.benchmarks import ScaleConfig, SpeedConfig
 from ddpm.config.training import DataConfig, TrainConfig
+from ddpm.runs.results import KINDS
 
 
 @pytest.mark.parametrize(
@@ -68,3 +71,17 @@ def test_flags_and_fields_mean_the_same(tmp_path: Path, monkeypatch: pytest.Monk
     assert given.runs_dir == Path("my runs")
     named = main._parser().parse_args(["train", "--data_dir", "shapes"])
     assert shared.given(named, DataConfig) == {"data_dir": "shapes"}
+
+
+def test_numbers_that_stand_for_something_else_have_a_word() -> None:
+    """A form shows the word in an empty field, so the help need not say the number."""
+    sections = (*codec.SECTIONS.values(), *(kind.settings for kind in KINDS.values()), SpeedConfig, ScaleConfig)
+    said = {
+        s.name
+        for section in sections
+        for s in fields.settings(section)
+        if s.type in (int, float)
+        and re.search(r"(?<![\w.,])(-1|0)(:| is (the|one|as|no)\b| (uses|evaluates)\b)", s.help)
+    }
+    # Forms refuse 0 training steps, have a switch for super-resolution, and a slider whose end is "all" timesteps.
+    assert said == {"total_steps", "small_size", "steps"}

@@ -21,6 +21,7 @@ from ddpm.config.tasks import LsunConfig
 from ddpm.config.training import DataConfig
 from ddpm.data import archives, datasets, imagenet64, lmdb_files, lsun, sources
 from ddpm.data.archives import PendingImage
+from ddpm.runs.jobs import Job
 from ddpm.storage import files, image_files
 
 rng = np.random.default_rng(0)
@@ -82,7 +83,11 @@ def pixels_of(path: Path) -> np.ndarray:
 def test_lsun_becomes_a_folder(database: Path, tmp_path: Path, packed: bool, flag: str) -> None:
     archive = zipped(database) if packed else database
     folder = tmp_path / "out"
-    assert main.main(["data", "lsun", str(archive), str(folder), flag, "16", "--prefix", "church"]) == 0
+    more = ["--prefix", "church", "--job", str(tmp_path / "job")]
+    assert main.main(["data", "lsun", str(archive), str(folder), flag, "16", *more]) == 0
+    status = Job(tmp_path / "job").status()
+    assert status is not None
+    assert (status.state, status.step, status.total_steps) == ("finished", 5, 5)
     assert sorted(path.name for path in folder.iterdir()) == [
         ".origin.json",
         *(f"church_{k:07d}.png" for k in range(5)),
@@ -408,6 +413,11 @@ def test_the_second_archive_may_come_later(tmp_path: Path) -> None:
     assert len(list(folder.glob("*.png"))) == 32
     assert calls[-1] == (32, 32)
     assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
+
+
+def test_a_folder_of_the_two_archives_will_do(tmp_path: Path) -> None:
+    parts(tmp_path)
+    assert [batch.number for batch in imagenet64.find_batches([tmp_path], "train")] == [f"{k:02d}" for k in PIXELS]
 
 
 def test_a_folder_of_batches_becomes_an_npz(unpacked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # A package or module imports from those before it, never from those after it.  What stands before the wall imports no
 # torch, so that a page, and a command that only looks, starts at once.
 ORDER = """
-    errors formatting schedules solvers spacings data_sets storage host config runs data planning reports
+    errors formatting schedules solvers spacings weightings data_sets storage host config runs data planning reports
     | compute diffusion models checkpoints sampling training analysis interop bench api cli
 """
 BEFORE, _, AFTER = ORDER.partition("|")
@@ -204,7 +204,7 @@ def test_only_files_writes_files(path: Path) -> None:
 # Where pages and reports read by path, which is never one inside the folder of a run: files of the program, what the
 # user named, the folder of runs.
 BY_PATH = {
-    "pages/server/guard.py": {"read_text"},
+    "pages/server/shell_route.py": {"read_text"},
     "pages/ui/components/browser_code.py": {"glob", "read_bytes"},
     "pages/ui/components/mask_canvas.py": {"read_text"},
     "pages/ui/frame/layout.py": {"read_text"},

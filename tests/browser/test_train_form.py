@@ -116,6 +116,9 @@ def test_the_form(archive: Archive, page: Page, server) -> None:  # type: ignore
             page.wait_for_function(IN_SIGHT, arg=cost)
     page.set_viewport_size({"width": 1440, "height": 900})
 
+    # The speed measures itself, and then every figure of the cost is known
+    expect(page.locator(".st-key-train_cost_figures")).not_to_contain_text("–")
+
     # A problem inside a fold opens it, and the link in the rail leads to the field; corrected, it stays open
     page.locator("summary").filter(has_text="Layers").click()
     type_into(page, "dropout", "7")
