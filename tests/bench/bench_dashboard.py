@@ -213,6 +213,27 @@ def pages(page: Page, folder: Path, seconds: float) -> None:
             context.close()
 
 
+# How long the page is busy after something is changed at the chart: until the second frame after it.
+REDRAW = """
+async () => {
+  const root = document.querySelector('[class*=st-key-compared-curves]');
+  const slider = root.querySelector('.smoothing input'), log = root.querySelector('.log input'), took = {};
+  const time = async (what, act) => {
+    const began = performance.now();
+    act();
+    for (let k = 0; k < 2; k++) await new Promise(requestAnimationFrame);
+    took[what] = Math.max(took[what] ?? 0, performance.now() - began);
+  };
+  for (const value of [0.3, 0.9, 0.6])
+    await time('smoothing', () => { slider.value = value; slider.dispatchEvent(new Event('input')); });
+  for (let k = 0; k < 2; k++) await time('log scale', () => log.click());
+  for (const run of root.querySelectorAll('button.run')) await time('a run hidden', () => run.click());
+  for (const run of root.querySelectorAll('button.run')) await time('a run shown', () => run.click());
+  return took;
+}
+"""
+
+
 def compare(page: Page, folder: Path, lines: int) -> None:
     runs_dir = folder / "runs"
     runs_dir.mkdir(exist_ok=True)
@@ -229,6 +250,8 @@ def compare(page: Page, folder: Path, lines: int) -> None:
             chart = CHART.format("compared-curves")
             whole = f"() => document.querySelector('{chart}')?.dataset.whole === 'true'"
             until(page, whole, begin, f"compare   {which} time: all of ten runs of {lines:,} lines")
+        redrawn = ", ".join(f"{what} {took:.0f} ms" for what, took in page.evaluate(REDRAW).items())
+        print(f"compare   at worst, until the chart is drawn again: {redrawn}")
         print(f"compare   the server's memory is {process.memory_info().rss / 1e6:.0f} MB then")
 
 
