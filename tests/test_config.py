@@ -92,7 +92,7 @@ def test_defaults_are_improved_diffusion_s() -> None:
         diffusion_steps=1000,
         noise_schedule="linear",
         timestep_respacing="",
-        predict_xstart=False,
+        prediction="eps",
         rescale_timesteps=True,
         use_checkpoint=False,
         use_scale_shift_norm=True,
@@ -300,8 +300,9 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     (dict(ema_rate="often"), "ema_rate", "ema_rate 'often' is not between"),
     (dict(ema_rate="0.9,0.90"), "ema_rate", "has the same rate twice: give each once."),
     (dict(lr_anneal_steps=5, total_steps=10), "total_steps", "make them equal."),
-    (dict(predict_xstart=True, predict_xprev=True), "predict_xprev", "set one to False."),
-    (dict(predict_xprev=True, timestep_respacing="10"), "predict_xprev", "leave timestep_respacing empty."),
+    (dict(prediction="x_prev", timestep_respacing="10"), "prediction", "leave timestep_respacing empty."),
+    (dict(loss_weighting="min-snr", use_kl=True), "loss_weighting", "or change use_kl."),
+    (dict(loss_weighting="alpha", prediction="x_prev"), "loss_weighting", "or change prediction."),
     (dict(small_size=64), "small_size", "there is nothing to upsample: use 16 or less"),
 ]
 

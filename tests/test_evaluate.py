@@ -92,7 +92,7 @@ def test_who_knows_the_one_image_needs_next_to_nothing() -> None:
     """For data of one point the true posterior is q's own: every KL is 0, and the decoder's mass is all in one bin."""
     schedule, settings = (
         schedules.named("linear", 50),
-        DiffusionConfig(diffusion_steps=50, predict_xstart=True, sigma_small=True),
+        DiffusionConfig(diffusion_steps=50, prediction="x_start", sigma_small=True),
     )
     x_start = torch.full((2, 1, 4, 4), 127 / 127.5 - 1)
     noise = bound.noise_for(0, x_start.shape[1:])

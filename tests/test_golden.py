@@ -453,7 +453,7 @@ def test_openai_run(golden: Path, tally: Tally, tmp_path: Path) -> None:
         1000,
         4,
     )
-    assert not settings.diffusion.predict_xstart
+    assert settings.diffusion.prediction == "eps"
     assert settings.class_names == tuple("0123456789")
     assert (settings.train.batch_size, settings.train.ema_rate) == (8, "0.99,0.999")
     assert folder.progress is not None
@@ -473,7 +473,7 @@ def test_openai_run(golden: Path, tally: Tally, tmp_path: Path) -> None:
             tally.close("openai_run", f"{kind} {name}", flat[0][name], theirs)
     tensors = checkpoint_files.load_weights(saved.path("model")).tensors
     verdict = probe.verdict(tensors, settings, probe.images_for(settings))
-    assert (verdict.found["predict_xstart"], verdict.found.get("noise_schedule", "cosine")) == (False, "cosine")
+    assert (verdict.found["prediction"], verdict.found.get("noise_schedule", "cosine")) == ("eps", "cosine")
 
 
 def _flat(content: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:

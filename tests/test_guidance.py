@@ -15,7 +15,7 @@ from ddpm import schedules
 from ddpm.checkpoints import identify, infer_config, loading
 from ddpm.checkpoints.checkpoint_files import load_weights
 from ddpm.config import codec, validation
-from ddpm.config.model import DiffusionConfig
+from ddpm.config.model import PREDICTIONS, DiffusionConfig
 from ddpm.config.tasks import SampleConfig
 from ddpm.config.training import Config, unused
 from ddpm.data import datasets
@@ -76,9 +76,8 @@ def as_images(values: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.5, 1.0, 2.0, 7.5])
-@pytest.mark.parametrize("predicted", ["eps", "x_start", "xprev"])
+@pytest.mark.parametrize("predicted", PREDICTIONS)
 def test_what_is_predicted_moves_from_no_class_to_the_class_and_beyond(predicted: str, scale: float) -> None:
-    settings = {} if predicted == "eps" else {f"predict_{predicted.replace('x_start', 'xstart')}": True}
     mean = as_images(OUTPUTS[NULL] + scale * (OUTPUTS[Y] - OUTPUTS[NULL]))
     t = torch.full((2,), 10)
     match predicted:
@@ -86,10 +85,15 @@ def test_what_is_predicted_moves_from_no_class_to_the_class_and_beyond(predicted
             expected = process.x_start_from_eps(FULL, X, t, mean)
         case "x_start":
             expected = mean
+        case "v":
+            abar = FULL.alphas_cumprod[10]
+            expected = abar**0.5 * X - (1 - abar) ** 0.5 * mean
         case _:
             a, b = FULL.posterior_mean_coef1[10], FULL.posterior_mean_coef2[10]
             expected = (mean - b * X) / a
-    torch.testing.assert_close(asked(Fake(), scale, **settings).x_start, expected.float(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        asked(Fake(), scale, prediction=predicted).x_start, expected.float(), rtol=1e-5, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("scale", [0.5, 1.0, 2.0])
@@ -104,7 +108,7 @@ def test_a_learned_variance_is_that_of_the_class(scale: float) -> None:
 
 def test_it_is_guided_before_it_is_clipped() -> None:
     """Clipped first, the two would be 0.5 and 0.0625 as they are; guided first, 6.6 and 0.7 become 1 and 0.7."""
-    config = DiffusionConfig(diffusion_steps=20, predict_xstart=True)
+    config = DiffusionConfig(diffusion_steps=20, prediction="x_start")
     guided = Guidance(15.0, 0, 19, NULL)
     found = denoiser.make_denoiser(Fake(), FULL, config, {"y": Y}, guidance=guided)(X, torch.full((2,), 10)).x_start
     assert torch.equal(found, as_images(torch.tensor([1.0, 0.0625 + 15 * 0.0625])))
@@ -360,7 +364,7 @@ def test_guidance_goes_further_towards_the_class(tiny: Config) -> None:
             num_classes=2,
             class_names=("dark", "light"),
             cond_drop_prob=0.2,
-            predict_xstart=True,
+            prediction="x_start",
             batch_size=32,
             lr=3e-3,
             ema_rate="0.99",
@@ -456,6 +460,11 @@ def test_more_labels_than_improved_diffusion_has_are_refused(
     monkeypatch.setattr(export_openai.checkpoint_files, "damage", lambda _: "")
     with raises_error("not-exportable", "many", "1,000"):
         export_openai.export_checkpoint(run, tmp_path / "back")
+
+
+def test_a_network_that_predicts_v_is_refused(fake_run: Callable[..., Run], tmp_path: Path) -> None:
+    with raises_error("not-exportable", "predicts v"):
+        export_openai.export_checkpoint(fake_run("rotated", prediction="v"), tmp_path / "back")
 
 
 def test_shapes_tell_the_classes_when_it_is_said_that_some_were_hidden(tiny: Config) -> None:

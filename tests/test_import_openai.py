@@ -188,8 +188,8 @@ def test_a_released_file_takes_its_flags_from_its_preset(tmp_path: Path) -> None
     [
         ("m.pt", dict()),
         ("m.pt", dict(noise_schedule="cosine", diffusion_steps=4000, rescale_timesteps=False, num_heads=2)),
-        ("m.pt", dict(predict_xprev=True, learn_sigma=True, learned_range=False, class_cond=True, num_classes=7)),
-        ("m.pt", dict(image_size=24, small_size=5, predict_xstart=True)),
+        ("m.pt", dict(prediction="x_prev", learn_sigma=True, learned_range=False, class_cond=True, num_classes=7)),
+        ("m.pt", dict(image_size=24, small_size=5, prediction="x_start")),
         ("cifar10_uncond_50M_500K.pt", dict(image_size=16, dropout=0.3)),  # against its preset: linear, T = 1000
     ],
 )
@@ -596,7 +596,7 @@ def test_a_file_to_begin_from_that_was_trained_otherwise(
     folder: Path, runs_dir: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Ours says what it was trained on, and a released one's preset: that is refused. Of another's a probe warns."""
-    own = dict(noise_schedule="cosine", diffusion_steps=400, predict_xstart=True, num_heads=2)
+    own = dict(noise_schedule="cosine", diffusion_steps=400, prediction="x_start", num_heads=2)
     config = codec.resolved(datasets.resolve(codec.replace(Config(), {**SMALL, **own, "total_steps": 1})))
     run = runs.create_run(runs_dir, "ours", config)
     with Worker(run.folder, 1) as worker:
@@ -605,15 +605,15 @@ def test_a_file_to_begin_from_that_was_trained_otherwise(
     with raises_error(
         "wrong-flags",
         "noise_schedule",
-        "diffusion_steps 1000, predict_xstart False, num_heads 4, num_heads_upsample 4",
-        "--noise_schedule cosine --diffusion_steps 400 --predict_xstart True --num_heads 2 --num_heads_upsample 2",
+        "diffusion_steps 1000, prediction eps, num_heads 4, num_heads_upsample 4",
+        "--noise_schedule cosine --diffusion_steps 400 --prediction x_start --num_heads 2 --num_heads_upsample 2",
     ):
         warm_start.check_start(settled(path, noise_schedule="linear"))
     fine = settled(path, **{**own, "num_heads_upsample": 2, "use_kl": True})
     assert warm_start.check_start(fine) == fine
-    insisted = settled(folder / "model000200.pt", predict_xstart=True)
+    insisted = settled(folder / "model000200.pt", prediction="x_start")
     assert warm_start.check_start(insisted) == codec.replace(insisted, {"num_classes": 1000})
-    assert "predict_xstart" in caplog.text
+    assert "prediction x_start is used, as it was given" in caplog.text
     released = folder / "cifar10_uncond_50M_500K.pt"
     released.write_bytes((folder / "model000200.pt").read_bytes())
     with raises_error("wrong-flags", "diffusion_steps 1000", "--diffusion_steps 4000"):

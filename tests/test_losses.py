@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ddpm import schedules
 from ddpm.config import codec, objectives
+from ddpm.config.model import PREDICTIONS
 from ddpm.config.training import Config
 from ddpm.diffusion import denoiser, losses, process
 from ddpm.diffusion.losses import Batch, training_losses
@@ -41,15 +42,15 @@ def fixed(output: Tensor):  # type: ignore[no-untyped-def]
 
 def test_who_knows_the_image_has_nothing_left_to_learn(full: Schedule, batch: Batch) -> None:
     """With the true x_start and the posterior's own variance every term but the decoder's is 0."""
-    config = settings(predict_xstart=True, sigma_small=True, use_kl=True)
+    config = settings(prediction="x_start", sigma_small=True, use_kl=True)
     found = training_losses(fixed(batch.x_start), full, full, config, batch)["loss"]
     assert found[1:].abs().max() < 1e-3
     assert found[0] > 0
 
 
-@pytest.mark.parametrize("prediction", ["eps", "predict_xstart", "predict_xprev"])
+@pytest.mark.parametrize("prediction", PREDICTIONS)
 def test_the_right_answer_has_no_error_whatever_is_predicted(full: Schedule, batch: Batch, prediction: str) -> None:
-    config = settings(**({} if prediction == "eps" else {prediction: True}))
+    config = settings(prediction=prediction)
     x_t = process.q_sample(full, batch.x_start, batch.t, batch.noise)
     answer = losses.target(full, config.diffusion, batch, x_t)
     assert training_losses(fixed(answer), full, full, config, batch)["mse"].abs().max() == 0

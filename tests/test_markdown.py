@@ -86,6 +86,8 @@ def is_harmless(node: ast.expr | None, local: dict[str, list[ast.expr]], functio
             return harmless(node.value)
         case ast.GeneratorExp() | ast.ListComp():
             return harmless(node.elt)
+        case ast.DictComp():
+            return harmless(node.key) and harmless(node.value)
         case ast.Call():
             name = ast.unparse(node.func)
             if name == function or (function == "escape" and name == "with_code") or name.split(".")[-1] in NUMBERS:
@@ -217,6 +219,7 @@ st.image(picture, caption=name)
 st.segmented_control("Class", names)
 st.segmented_control("Class", names, format_func=lambda name: name.title())
 st.table({"a": [value]})
+st.table({"a": ["b"], **{escape(name): [value] for name, value in pairs}})
 st.progress(0.5, text)
 st.html(f"<b>{escape(name)}</b>")
 say = st.error
@@ -231,6 +234,7 @@ st.warning("a " + escape(note))
 cell.metric("Loss", formatting.duration(seconds))
 st.segmented_control("Class", names, format_func=escape)
 st.table({"a": [escape(value) for value in values]})
+st.table({"a": ["b"], **{escape(name): [escape(value)] for name, value in pairs}})
 st.html(f"<b>{html.escape(name)}</b>")
 st.selectbox("Run", names)
 label = "a" if there else f"{n:d}"

@@ -38,8 +38,8 @@ NETWORK: dict[str, Any] = dict(
 )
 TRUTHS: dict[str, dict[str, Any]] = {
     "eps": dict(noise_schedule="cosine", diffusion_steps=4000, rescale_timesteps=False),
-    "x_start": dict(predict_xstart=True),
-    "x_prev": dict(predict_xprev=True),
+    "x_start": dict(prediction="x_start"),
+    "x_prev": dict(prediction="x_prev"),
 }
 STEPS = {"eps": 150, "x_start": 200, "x_prev": 200}
 FILE = Path("unknown.pt")
@@ -76,7 +76,7 @@ def verdicts(networks: dict[str, dict[str, torch.Tensor]]) -> dict[str, Verdict]
 def test_what_is_predicted_is_found(name: str, verdicts: dict[str, Verdict]) -> None:
     """And nothing that is not so."""
     found = verdicts[name].found
-    assert (found["predict_xstart"], found["predict_xprev"]) == probe.PREDICTIONS[name]
+    assert found["prediction"] == name
     truth = {"noise_schedule": "linear", "diffusion_steps": 1000, "rescale_timesteps": True, **TRUTHS[name]}
     assert {key: found[key] for key in truth if key in found}.items() <= truth.items()
 
@@ -96,17 +96,16 @@ def test_what_is_given_is_never_overruled(
 ) -> None:
     monkeypatch.setattr(probe, "verdict", lambda *_: verdicts[name])
     config, reported = asked(networks[name])
-    assert (config.diffusion.predict_xstart, config.diffusion.predict_xprev) == probe.PREDICTIONS[name]
+    assert config.diffusion.prediction == name
     assert "as it was given" not in reported
-    right = dict(zip(("predict_xstart", "predict_xprev"), probe.PREDICTIONS[name], strict=True))
-    config, reported = asked(networks[name], **{**TRUTHS[name], **right, "num_heads": 2})
+    config, reported = asked(networks[name], **{**TRUTHS[name], "prediction": name, "num_heads": 2})
     assert {key: getattr(config.diffusion, key) for key in TRUTHS[name]} == TRUTHS[name]
     assert config.model.num_heads == 2
-    assert "predict_xstart False is used" not in reported
-    wrong = {"predict_xstart": name != "x_start", "predict_xprev": False, "noise_schedule": "linear"}
+    assert f"prediction {name} is used" not in reported
+    wrong = {"prediction": "eps" if name == "x_start" else "x_start", "noise_schedule": "linear"}
     config, reported = asked(networks[name], **wrong)
     assert {key: getattr(config.diffusion, key) for key in wrong} == wrong
-    assert f"predict_xstart {wrong['predict_xstart']} is used, as it was given" in reported
+    assert f"prediction {wrong['prediction']} is used, as it was given" in reported
 
 
 def test_a_network_that_knows_nothing_is_taken_for_the_usual_one() -> None:
@@ -233,7 +232,7 @@ def test_T_of_a_step_back_is_reported_on_many_images_alone(
     config = codec.replace(Config(), {**NETWORK, "data_dir": str(tmp_path / "noise.npz")})
     monkeypatch.setattr(probe, "_beats", lambda *_: True)  # as if the best were beyond doubt
     found = probe.verdict(networks["x_prev"], config, probe.images_for(config)).found
-    assert found["predict_xprev"]
+    assert found["prediction"] == "x_prev"
     assert {"noise_schedule", *reported} == found.keys() & {"noise_schedule", "diffusion_steps", "rescale_timesteps"}
 
 

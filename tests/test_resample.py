@@ -1,12 +1,13 @@
 """Importance-sampled timesteps: what they are sampled by, and that the mean of the loss stays what it was."""
 
 import numpy as np
+import pytest
 import torch
 
 from ddpm.config import codec
 from ddpm.config.training import Config, DataConfig
 from ddpm.data.datasets import open_dataset
-from ddpm.diffusion.timestep_samplers import HISTORY, LossSecondMoment, Uniform
+from ddpm.diffusion.timestep_samplers import HISTORY, LossSecondMoment, Stratified, Uniform
 from ddpm.training.trainer import Trainer
 
 
@@ -46,6 +47,19 @@ def test_weights_keep_the_mean_of_the_loss() -> None:
     assert weight is not None
     np.testing.assert_allclose((weight * f[t]).mean(), f.mean(), rtol=0.02)
     np.testing.assert_allclose(torch.bincount(t, minlength=5) / len(t), sampler.weights(), atol=0.005)
+
+
+@pytest.mark.parametrize("n", [1, 8, 50, 64])
+def test_stratified_covers_the_range_with_each_batch_and_is_uniform_in_all(n: int) -> None:
+    sampler, rng, T = Stratified(50), torch.Generator().manual_seed(0), 50
+    batches = [sampler.sample(n, rng) for _ in range(20_000 // n)]
+    assert all(weight is None for _, weight in batches)
+    t = torch.stack([t for t, _ in batches])
+    assert (t.min(), t.max()) == (0, T - 1)
+    ordered = t.sort(dim=1).values
+    assert ((ordered - torch.arange(n) * T / n).abs() <= T / n + 1).all()  # one in each part
+    assert (t[:, 0] != ordered[:, 0]).any() or n == 1  # but not in this order
+    np.testing.assert_allclose(torch.bincount(t.flatten(), minlength=T) / t.numel(), 1 / T, atol=0.005)
 
 
 def test_uniform_weighs_nothing() -> None:

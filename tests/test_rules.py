@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # A package or module imports from those before it, never from those after it.  What stands before the wall imports no
 # torch, so that a page, and a command that only looks, starts at once.
 ORDER = """
-    errors formatting schedules solvers spacings data_sets storage host config runs data planning reports
+    errors formatting schedules solvers spacings weightings data_sets storage host config runs data planning reports
     | compute diffusion models checkpoints sampling training analysis interop bench api cli
 """
 BEFORE, _, AFTER = ORDER.partition("|")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ddpm import schedules, spacings
-from ddpm.config.model import DiffusionConfig, ModelConfig
+from ddpm.config.model import PREDICTIONS, DiffusionConfig, ModelConfig
 from ddpm.config.tasks import FEW_STEPS, SampleConfig
 from ddpm.config.training import Config
 from ddpm.diffusion import denoiser
@@ -290,7 +290,7 @@ def test_a_denoiser_between_two_timesteps(full: schedules.Schedule) -> None:
     def network(x: Tensor, t: Tensor) -> Tensor:
         return torch.sin(3 * x + 0.001 * t[:, None, None, None])
 
-    for settings in (DiffusionConfig(), DiffusionConfig(predict_xstart=True), DiffusionConfig(predict_xprev=True)):
+    for settings in (DiffusionConfig(prediction=prediction) for prediction in PREDICTIONS):
         denoise = denoiser.make_denoiser(network, full, settings, clip=False)
         for t in (0, 1, 500, 998):
             whole = denoise(x, torch.full((4,), t)).x_start

@@ -43,7 +43,7 @@ EXACT = ",".join(name for name, row in SOLVERS.items() if row.exact)
 
 @pytest.fixture
 def gaussian(tiny: Config) -> Config:
-    return codec.replace(tiny, dict(diffusion_steps=1000, predict_xstart=True))
+    return codec.replace(tiny, dict(diffusion_steps=1000, prediction="x_start"))
 
 
 def exact(config: Config) -> Callable[..., Tensor]:

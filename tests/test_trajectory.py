@@ -30,7 +30,7 @@ from ddpm.storage import images
 
 CONFIG = Config(
     model=ModelConfig(image_size=8, num_channels=32, class_cond=True, num_classes=3, cond_drop_prob=0.1),
-    diffusion=DiffusionConfig(noise_schedule="cosine", predict_xstart=True),
+    diffusion=DiffusionConfig(noise_schedule="cosine", prediction="x_start"),
     class_names=("a", "b", "c"),
 )
 

@@ -266,7 +266,7 @@ class Model:
     ) -> "Tensor":
         """Evaluates the network: its own output, float32 [N, C, H, W], or [N, 2C, H, W] with a learned variance.
 
-        The output is eps, unless the model was trained with predict_xstart (x_0) or predict_xprev (x_{t-1}).
+        The output is what `prediction` in the settings names: eps, x_start, v or x_prev.
 
         Arguments:
             x_t: float32 [N, C, H, W], noisy images of this timestep.

@@ -132,9 +132,9 @@ def _probed(
     """Replaces settings that were not given by what the probe finds; what was given is kept."""
     verdict = probe.verdict(tensors, config, probe.images_for(config), labels)
     given = {name: flags[name] for name in probe.NAMES if name in flags}
-    for group in (("predict_xstart", "predict_xprev"), ("num_heads", "num_head_channels")):  # one says both
-        if any(name in given for name in group):
-            given |= {name: flags.get(name, _setting(config, name)) for name in group}
+    heads = ("num_heads", "num_head_channels")  # one says both
+    if any(name in given for name in heads):
+        given |= {name: flags.get(name, _setting(config, name)) for name in heads}
     config = codec.replace(config, {name: value for name, value in verdict.found.items() if name not in given})
     chosen = {name: _setting(config, name) for name in probe.NAMES}
     return config, list(probe.sentences(verdict, chosen, given))

@@ -32,12 +32,7 @@ CONTRARY = 0.5, 0.02  # a single level may say the opposite by this share of the
 FLAT = 1e-3  # images whose pixels vary less than this tell nothing: the filter knows them by their mean
 LIKE, UNLIKE = 0.1, 0.7  # of a network's input, the share that its output leaves: it repeats it, or has little of it
 
-PREDICTIONS = {
-    "eps": (False, False),
-    "x_start": (True, False),
-    "x_prev": (False, True),
-}  # predict_xstart, predict_xprev
-PROCESS = ("noise_schedule", "diffusion_steps", "rescale_timesteps", "predict_xstart", "predict_xprev")
+PROCESS = ("noise_schedule", "diffusion_steps", "rescale_timesteps", "prediction")
 NAMES = (*PROCESS, *ATTENTION)
 
 
@@ -70,16 +65,9 @@ def images_for(config: Config) -> Dataset:
 
 def described(settings: Mapping[str, Any]) -> str:
     """Settings as they are written as flags, without dashes; what is not used, or False, only where it stands alone."""
-    hidden = {
-        "predict_xstart": False,
-        "predict_xprev": False,
-        "num_head_channels": -1,
-        "use_new_attention_order": False,
-    }
+    hidden = {"num_head_channels": -1, "use_new_attention_order": False}
     shown = {k: v for k, v in settings.items() if k not in hidden or v != hidden[k]}
-    eps = "predict_xstart" in settings and not any(k.startswith("predict") for k in shown)
-    parts = [*(f"{k} {v}" for k, v in shown.items()), *(["the noise predicted"] if eps else [])]
-    return ", ".join(parts or (f"{k} {v}" for k, v in settings.items()))
+    return ", ".join(f"{k} {v}" for k, v in (shown or settings).items())
 
 
 def sentences(verdict: Verdict, chosen: Mapping[str, Any], given: Mapping[str, Any]) -> Iterator[str]:
@@ -130,7 +118,7 @@ def verdict(tensors: Mapping[str, Tensor], config: Config, dataset: Dataset, lab
     score = math.nan
     prediction, levels, clear = _prediction(bench, own)
     if prediction:
-        found |= dict(zip(("predict_xstart", "predict_xprev"), PREDICTIONS[prediction], strict=True))
+        found["prediction"] = prediction
         counts = (FIRST, MOST) if clear else (FIRST,)  # where too little is clear, more images are of no use
         asked = _compared(bench, [(process, own) for process in bench.tried], prediction, levels, MARGIN, counts)
         process, errors_of = asked.best[0], {candidate[0]: errors for candidate, errors in asked.errors.items()}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ddpm.cli import output, torchrun
-from ddpm.config import codec, fields, validation
+from ddpm.config import codec, fields, reference_names, validation
 from ddpm.config.codec import SECTIONS
 from ddpm.config.fields import settings
 from ddpm.config.tasks import FromCheckpoint, SampleConfig
@@ -143,6 +143,20 @@ def add_settings(
             metavar=f"{{{','.join(s.shown_choices)}}}" if s.choices else s.type.__name__.upper(),
             help=f"{s.flag_help} (default: {default})".replace("%", "%%"),
         )
+        if s.name == "prediction":
+            _add_reference_switches(group, own)
+
+
+def _add_reference_switches(group: Any, prediction: str) -> None:
+    """Adds improved-diffusion's own flags for what the network predicts.  prediction: what is predicted by default."""
+    for name, value in reference_names.SWITCHES.items():
+        group.add_argument(
+            f"--{name}",
+            type=_parser_of(bool),
+            default=argparse.SUPPRESS,
+            metavar="BOOL",
+            help=f"--prediction {value}, as improved-diffusion writes it (default: {prediction == value})",
+        )
 
 
 def _parser_of(kind: type, aliases: Mapping[str, str] = {}) -> Any:
@@ -156,7 +170,9 @@ def _parser_of(kind: type, aliases: Mapping[str, str] = {}) -> Any:
 def given(options: argparse.Namespace, *sections: type) -> dict[str, Any]:
     """Settings of the `sections` that were given, by name; paths are absolute."""
     known = {s.name: s for section in sections for s in settings(section)}
-    return {name: known[name].normalize(value) for name, value in vars(options).items() if name in known}
+    names = {*known, *(reference_names.SWITCHES if "prediction" in known else ())}
+    values = reference_names.to_own({name: value for name, value in vars(options).items() if name in names})
+    return {name: known[name].normalize(value) for name, value in values.items()}
 
 
 def add_source(

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
+from ddpm.config import reference_names
 from ddpm.config.fields import Setting, settings
 from ddpm.config.model import DiffusionConfig, ModelConfig
 from ddpm.config.training import Config, DataConfig, TrainConfig
@@ -41,7 +42,11 @@ def to_flags(config: Any, base: Any = None, always: Collection[str] = ()) -> lis
 
 
 def replace(config: Config, values: Mapping[str, Any]) -> Config:
-    """Returns `config` with settings replaced by name, across sections.  Raises UserError for an unknown name."""
+    """Returns `config` with settings replaced by name, across sections; improved-diffusion's names are understood.
+
+    Raises UserError for an unknown name, and for names that contradict each other.
+    """
+    values = reference_names.to_own(values)
     known = {name: {s.name for s in settings(cls)} for name, cls in SECTIONS.items()}
     sections = {
         name: dataclasses.replace(getattr(config, name), **{k: v for k, v in values.items() if k in names})
@@ -113,7 +118,7 @@ def from_json(data: Any, where: str = "the configuration") -> Config:
                 f"{name} in {where} is {brief(section)}, not a group of settings: correct it.",
                 code="bad-value",
             )
-        values |= _typed(cls, section, where)
+        values |= _typed(cls, reference_names.to_own(section) if name == "diffusion" else section, where)
     return replace(Config(), values)
 
 

@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 
-from ddpm import schedules
+from ddpm import schedules, weightings
 from ddpm.config.fields import ints, setting
+
+PREDICTIONS = ("eps", "x_start", "v", "x_prev")  # what a network may predict
 
 
 @dataclass(frozen=True)
@@ -224,16 +226,32 @@ class DiffusionConfig:
         label="Small variance",
         group="Process",
     )
-    predict_xstart: bool = setting(
-        False,
-        "The network predicts the clean image x_0 instead of the noise.",
-        label="Predict x_start",
+    prediction: str = setting(
+        "eps",
+        "What the network predicts: the noise eps; the clean image x_start; v, which is mostly noise where the image is"
+        " clear and mostly image where it is noise, and learns both in a short training; or the previous, less noisy"
+        " image x_prev.",
+        label="Prediction",
+        choices=PREDICTIONS,
         group="Objective",
     )
-    predict_xprev: bool = setting(
-        False,
-        "The network predicts the previous, less noisy image x_{t-1} instead of the noise.",
-        label="Predict x_prev",
+    loss_weighting: str = setting(
+        weightings.NONE,
+        "How much the squared error counts at each timestep. none: the same everywhere, as improved-diffusion has it."
+        " min-snr and soft-min-snr hold back the least noisy timesteps, p2 too; alpha suits the prediction of v: it"
+        " brings back the fine detail to which v alone gives little weight.",
+        label="Loss weighting",
+        choices=lambda: weightings.NAMES,
+        group="Objective",
+    )
+    weighting_gamma: float = setting(
+        0.0,
+        "The gamma of min-snr, soft-min-snr or p2: the ratio of signal to noise above which an error counts no more, or"
+        " for p2 the exponent.",
+        label="Gamma of the weighting",
+        low=0,
+        high=1000,
+        empty=(0.0, "as its paper recommends, 5, and 1 for p2"),
         group="Objective",
     )
     learned_range: bool = setting(

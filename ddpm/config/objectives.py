@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 from ddpm.config.training import Config
 
+PREDICTED = {"eps": "noise", "x_start": "clean image", "v": "v", "x_prev": "previous image x_{t-1}"}
+
 
 class Objective(NamedTuple):
     """A training objective: its name in the papers, and a description."""
@@ -15,9 +17,7 @@ class Objective(NamedTuple):
 def training_objective(config: Config) -> Objective:
     """The training objective that follows from the settings."""
     model, diffusion = config.model, config.diffusion
-    predicted = (
-        "clean image" if diffusion.predict_xstart else "previous image x_{t-1}" if diffusion.predict_xprev else "noise"
-    )
+    predicted = PREDICTED[diffusion.prediction]
     if diffusion.use_kl:
         variance = "mean and variance" if model.learn_sigma else "mean"
         return Objective(

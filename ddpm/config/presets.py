@@ -33,7 +33,7 @@ PRESETS = {
         dict(
             data_dir="shapes", image_size=32, num_channels=32, num_res_blocks=1, channel_mult="1,2,2",
             num_heads=2, attention_resolutions="8", class_cond=True, cond_drop_prob=0.1,
-            noise_schedule="cosine", predict_xstart=True, total_steps=1000, batch_size=16, lr=1e-3,
+            noise_schedule="cosine", prediction="x_start", total_steps=1000, batch_size=16, lr=1e-3,
             lr_warmup_steps=50, ema_rate="0.995", log_interval=5, save_interval=250, sample_interval=100, preview_steps=15,
         ),
     ),

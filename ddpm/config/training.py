@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from ddpm import weightings
 from ddpm.config.fields import setting
 from ddpm.config.model import DiffusionConfig, ModelConfig
 from ddpm.data_sets import DATA_SETS
@@ -98,10 +99,11 @@ class TrainConfig:
     )
     schedule_sampler: str = setting(
         "uniform",
-        "Distribution of the training timesteps: uniform, or weighted by the second moment of the loss"
+        "Distribution of the training timesteps: uniform; stratified, which is uniform too, but spreads those of each"
+        " batch over the whole range, for a steadier loss; or weighted by the second moment of the loss"
         " (loss-second-moment), which reduces the gradient noise of Train on L_vlb.",
         label="Timestep sampler",
-        choices=("uniform", "loss-second-moment"),
+        choices=("uniform", "stratified", "loss-second-moment"),
         group="Optimiser",
     )
     lr: float = setting(1e-4, "Learning rate of AdamW.", label="Learning rate", low=0.0, high=1.0, basic=True)
@@ -298,8 +300,8 @@ def unused(config: Config) -> set[str]:
         "learned_range": not model.learn_sigma,
         "rescale_learned_sigmas": not model.learn_sigma or diffusion.use_kl,
         "sigma_small": model.learn_sigma,
-        "predict_xprev": diffusion.predict_xstart,
-        "predict_xstart": diffusion.predict_xprev,
+        "loss_weighting": diffusion.use_kl,
+        "weighting_gamma": not weightings.has_gamma(diffusion.loss_weighting),
         "fp16_scale_growth": train.precision != "fp16" and not train.use_fp16,
         "preview_samples": not train.sample_interval,
         "preview_steps": not train.sample_interval,

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
-from ddpm import schedules
+from ddpm import schedules, weightings
 from ddpm.config.codec import SECTIONS
 from ddpm.config.fields import Setting, settings
 from ddpm.config.model import ModelConfig
@@ -169,21 +169,23 @@ def _diffusion_problems(config: Config) -> Iterator[Problem]:
         others = [name for name in schedules.BETAS if schedules.possible(name, diffusion.diffusion_steps)]
         remedies: list[Remedy] = [{"diffusion_steps": 1000}, *({"noise_schedule": name} for name in others)]
         yield Problem("diffusion_steps", str(error), code=error.code, remedies=tuple(remedies))
-    if diffusion.predict_xstart and diffusion.predict_xprev:
+    if diffusion.prediction == "x_prev" and diffusion.timestep_respacing:
         yield Problem(
-            "predict_xprev",
-            "predict_xstart and predict_xprev are both True, but the network predicts only one of them: set one to"
-            " False.",
+            "prediction",
+            "prediction is x_prev, which cannot be trained on a shortened process, where the previous image is a"
+            " different one: leave timestep_respacing empty.",
             code="conflicting-settings",
-            remedies=({"predict_xprev": False}, {"predict_xstart": False}),
+            remedies=({"timestep_respacing": ""}, {"prediction": "eps"}),
         )
-    if diffusion.predict_xprev and diffusion.timestep_respacing:
+    if diffusion.loss_weighting != weightings.NONE and (diffusion.use_kl or diffusion.prediction == "x_prev"):
+        why = "use_kl" if diffusion.use_kl else "prediction"
+        other = "the variational bound has weights of its own" if diffusion.use_kl else "that of x_prev has none"
         yield Problem(
-            "predict_xprev",
-            "predict_xprev cannot be trained on a shortened process, where the previous image is a different one:"
-            " leave timestep_respacing empty.",
+            "loss_weighting",
+            f"loss_weighting is {diffusion.loss_weighting} and {why} is {getattr(diffusion, why)}, but {other}: set"
+            f" loss_weighting to {weightings.NONE}, or change {why}.",
             code="conflicting-settings",
-            remedies=({"timestep_respacing": ""}, {"predict_xprev": False}),
+            remedies=({"loss_weighting": weightings.NONE}, {why: False if diffusion.use_kl else "v"}),
         )
     try:
         schedules.space_timesteps(diffusion.diffusion_steps, diffusion.timestep_respacing)

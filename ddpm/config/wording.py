@@ -13,8 +13,6 @@ from ddpm.config.validation import Problem, Remedy
 _SAID_AS = (  # what the shell says of values that a form has no such way to enter, and what a form says
     (r"(use|or|set it to|set \w+ to|leave \w+ at) -1 for", "leave it empty for"),
     (r"set it to 0 to use the number", "leave it empty to use the number"),
-    (r"(\w+) and (\w+) are both True", r"\1 and \2 are both on"),
-    (r"set one to False", "switch one of them off"),
 )
 
 

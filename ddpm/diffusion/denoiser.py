@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ddpm.config.model import DiffusionConfig
-from ddpm.diffusion.process import at, x_start_from_eps
+from ddpm.diffusion.process import at, x_start_from_eps, x_start_from_v
 from ddpm.planning.guidance import Guidance
 from ddpm.schedules import Schedule
 
@@ -60,13 +60,15 @@ def interpret_output(
 ) -> Prediction:
     """Turns a network's output [N, C or 2C, H, W] for x [N, C, H, W] at timesteps t [N] into a Prediction.
 
-    The network predicts eps, x_start or the previous x, and the variance where the output has 2C channels.  What it
+    The network predicts eps, x_start, v or the previous x, and the variance where the output has 2C channels.  What it
     predicts for one step of the full process, as x_start and v, holds for a shortened process as well.
     """
     mean, v = output.split(x.shape[1], dim=1) if output.shape[1] == 2 * x.shape[1] else (output, None)
-    if config.predict_xstart:
+    if config.prediction == "x_start":
         x_start = mean
-    elif config.predict_xprev:
+    elif config.prediction == "v":
+        x_start = x_start_from_v(full, x, t, mean)
+    elif config.prediction == "x_prev":
         rest = at(full.posterior_mean_coef2 / full.posterior_mean_coef1, t, x)
         x_start = at(1 / full.posterior_mean_coef1, t, x) * mean - rest * x
     else:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ddpm import weightings
 from ddpm.config.model import DiffusionConfig
 from ddpm.config.training import Config
 from ddpm.diffusion import process
@@ -55,9 +56,9 @@ def training_losses(network: Network, schedule: Schedule, full: Schedule, config
     """The loss of each image and its parts, float32 [N] each, by the objective that the settings name.
 
     schedule, full: the process trained on, and the one with all timesteps.  use_kl: L_vlb times their number.
-    Otherwise L_simple (Ho et al. 2020, Eq. 14), and with a learned variance L_hybrid = L_simple + L_vlb (Nichol &
-    Dhariwal 2021, Eq. 16), where L_vlb's gradient reaches the variance alone; rescale_learned_sigmas weights L_vlb by
-    T / 1000.
+    Otherwise L_simple (Ho et al. 2020, Eq. 14), weighted as loss_weighting says ("mse" is not), and with a learned
+    variance L_hybrid = L_simple + L_vlb (Nichol & Dhariwal 2021, Eq. 16), where L_vlb's gradient reaches the variance
+    alone; rescale_learned_sigmas weights L_vlb by T / 1000.
     """
     settings = config.diffusion
     timesteps = batch.t.new_tensor(schedule.timesteps)[batch.t]
@@ -73,22 +74,33 @@ def training_losses(network: Network, schedule: Schedule, full: Schedule, config
     channels = x_t.shape[1]
     mean = output[:, :channels]
     mse = mean_flat((target(schedule, settings, batch, x_t) - mean).square())
+    error = mse * _weights(schedule, settings, batch.t, mse) if settings.loss_weighting != weightings.NONE else mse
     if not config.model.learn_sigma:
-        return {"loss": mse, "mse": mse}
+        return {"loss": error, "mse": mse}
     vb = bound(torch.cat([mean.detach(), output[:, channels:]], dim=1))
     if settings.rescale_learned_sigmas:
         vb = vb * (len(schedule) / 1000)
-    return {"loss": mse + vb, "mse": mse, "vb": vb}
+    return {"loss": error + vb, "mse": mse, "vb": vb}
+
+
+def _weights(schedule: Schedule, settings: DiffusionConfig, t: Tensor, like: Tensor) -> Tensor:
+    """Weight of each image's squared error, float32 [N].  t: index [N].  like: [N]."""
+    table = weightings.weights(
+        settings.loss_weighting, settings.weighting_gamma, settings.prediction, schedule.alphas_cumprod
+    )
+    return process.at(table, t, like)
 
 
 def target(schedule: Schedule, settings: DiffusionConfig, batch: Batch, x_t: Tensor) -> Tensor:
-    """The network's regression target, float32 [N, C, H, W]: eps, x_start, or the posterior mean (predict_xprev).
+    """The network's regression target, float32 [N, C, H, W]: eps, x_start, v, or for x_prev the posterior's mean.
 
     x_t: [N, C, H, W].
     """
-    if settings.predict_xstart:
+    if settings.prediction == "x_start":
         return batch.x_start
-    if settings.predict_xprev:
+    if settings.prediction == "v":
+        return process.v_of(schedule, batch.x_start, batch.t, batch.noise)
+    if settings.prediction == "x_prev":
         return process.q_posterior_mean(schedule, batch.x_start, x_t, batch.t)
     return batch.noise
 

@@ -45,11 +45,26 @@ def x_start_from_eps(schedule: Schedule, x_t: Tensor, t: Tensor, eps: Tensor) ->
 
     x_t, eps: [N, C, H, W].  t: index [N], or float64 [N] between two.
     """
-    if t.is_floating_point():
-        abar, t = schedule.curve.abar(t.cpu().numpy()), torch.arange(len(t), device=t.device)
-    else:
-        abar = schedule.alphas_cumprod
+    abar, t = _abar(schedule, t)
     return at(np.sqrt(1 / abar), t, x_t) * x_t - at(np.sqrt(1 / abar - 1), t, x_t) * eps
+
+
+def v_of(schedule: Schedule, x_start: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+    """v = alpha_t eps - sigma_t x_0 [N, C, H, W], where alpha_t^2 = abar_t = 1 - sigma_t^2 (Salimans & Ho 2022).
+
+    x_start, noise: [N, C, H, W].  t: index [N].
+    """
+    abar = schedule.alphas_cumprod
+    return at(np.sqrt(abar), t, noise) * noise - at(np.sqrt(1 - abar), t, noise) * x_start
+
+
+def x_start_from_v(schedule: Schedule, x_t: Tensor, t: Tensor, v: Tensor) -> Tensor:
+    """The clean image x_0 = alpha_t x_t - sigma_t v [N, C, H, W] (Salimans & Ho 2022, Appendix D).
+
+    x_t, v: [N, C, H, W].  t: index [N], or float64 [N] between two.
+    """
+    abar, t = _abar(schedule, t)
+    return at(np.sqrt(abar), t, x_t) * x_t - at(np.sqrt(1 - abar), t, x_t) * v
 
 
 def eps_from_x_start(schedule: Schedule, x_t: Tensor, t: Tensor, x_start: Tensor) -> Tensor:
@@ -59,3 +74,10 @@ def eps_from_x_start(schedule: Schedule, x_t: Tensor, t: Tensor, x_start: Tensor
     """
     abar = schedule.alphas_cumprod
     return (at(np.sqrt(1 / abar), t, x_t) * x_t - x_start) / at(np.sqrt(1 / abar - 1), t, x_t)
+
+
+def _abar(schedule: Schedule, t: Tensor) -> tuple[np.ndarray, Tensor]:
+    """A table of abar, float64, and indices into it, int64 [N]; for float t its values at these very times."""
+    if t.is_floating_point():
+        return schedule.curve.abar(t.cpu().numpy()), torch.arange(len(t), device=t.device)
+    return schedule.alphas_cumprod, t

@@ -1,4 +1,4 @@
-"""Samplers of the timesteps of a training step: uniform, or by importance (Nichol & Dhariwal 2021, Section 3.3).
+"""Samplers of the timesteps of a training step: uniform, stratified, or by importance (Nichol & Dhariwal 2021, 3.3).
 
 A sampler returns timesteps and weights of their losses, so that the mean of the weighted loss is unbiased.
 """
@@ -49,6 +49,18 @@ class Uniform:
         """Does nothing."""
 
 
+class Stratified(Uniform):
+    """Uniform sampling that covers the range with each batch: t int64 [n], no weights (Kingma et al. 2021, I.1).
+
+    The range is cut into n equal parts, and each gives one timestep, all at the same place in it.
+    """
+
+    def sample(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        place = torch.rand((), generator=rng, dtype=torch.float64)
+        t = ((torch.arange(n) + place) * (self.T / n)).long().clamp(max=self.T - 1)
+        return t[torch.randperm(n, generator=rng)], None
+
+
 class LossSecondMoment:
     """p(t) in proportion to sqrt(E[L_t^2]) over the last losses (Nichol & Dhariwal 2021, Eq. 18): t int64 [n].
 
@@ -89,4 +101,8 @@ class LossSecondMoment:
         self._losses, self._counts = state["losses"].numpy().copy(), state["counts"].numpy().copy()
 
 
-SAMPLERS: dict[str, Callable[[int], TimestepSampler]] = {"uniform": Uniform, "loss-second-moment": LossSecondMoment}
+SAMPLERS: dict[str, Callable[[int], TimestepSampler]] = {
+    "uniform": Uniform,
+    "stratified": Stratified,
+    "loss-second-moment": LossSecondMoment,
+}

@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ddpm import weightings
 from ddpm.checkpoints import checkpoint_files
+from ddpm.config import reference_names
 from ddpm.config.training import Config
 from ddpm.errors import UserError
 from ddpm.formatting import plural
@@ -79,6 +81,11 @@ def export_checkpoint(run: Run, folder: Path, step: int = 0) -> list[str]:
         raise UserError(
             f"{run.name} splits attention as guided-diffusion does (num_head_channels, use_new_attention_order), and"
             " improved-diffusion's networks cannot: it cannot load this one.",
+            code="not-exportable",
+        )
+    if config.diffusion.prediction == "v":
+        raise UserError(
+            f"{run.name} predicts v, and improved-diffusion's networks cannot: it cannot load this one.",
             code="not-exportable",
         )
     taken = sorted(path.name for path in folder.glob("*") if path.suffix == ".pt" or path.name in OTHER_FILES)
@@ -184,9 +191,15 @@ def _limits(config: Config) -> list[str]:
             f" {model.image_size} pixels, {plural(model.image_channels, 'channel')} and channel_mult {levels}, change"
             " create_model in them."
         )
-    if diffusion.predict_xprev or (model.learn_sigma and not diffusion.learned_range):
+    if diffusion.prediction == "x_prev" or (model.learn_sigma and not diffusion.learned_range):
         notes.append(
-            "Its scripts have no flag for predict_xprev or for a variance that is no range: set it in their code."
+            "Its scripts have no flag for the prediction of x_prev, or for a variance that is no range: set it in"
+            " their code."
+        )
+    if diffusion.loss_weighting != weightings.NONE:
+        notes.append(
+            "Its scripts know no weighting of the loss: a training that is resumed there goes on without"
+            f" {diffusion.loss_weighting}."
         )
     return notes
 
@@ -200,6 +213,8 @@ def _flags(config: Config, weights: Mapping[str, Any], step: int, notes: list[st
         network.pop("sigma_small", None)
     learning = _changed_flags(config, TRAIN_FLAGS)
     learning.pop("use_fp16", None)
+    if learning.get("schedule_sampler") == "stratified":  # uniform too, and its scripts do not know the word
+        del learning["schedule_sampler"]
     if _uses_mixed_precision(config) and not optimizer:
         learning["use_fp16"] = "True"
     best = next((kind for kind in weights if kind != "model"), "model")
@@ -236,7 +251,8 @@ def _changed_flags(config: Config, names: tuple[str, ...]) -> dict[str, str]:
             value = getattr(section, name)
             if value != getattr(default, name) or name == "image_size":
                 flags[name] = str(value)
-    return flags
+    switches = reference_names.switches(config.diffusion.prediction).items()
+    return flags | {name: str(value) for name, value in switches if value and name in names}
 
 
 def _command_line(script: str, flags: Mapping[str, str]) -> str:

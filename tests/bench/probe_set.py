@@ -47,18 +47,18 @@ SET: dict[str, dict[str, Any]] = {
     "eps cosine": dict(noise_schedule="cosine", num_heads=1),
     "eps cosine 4000 hybrid": dict(noise_schedule="cosine", diffusion_steps=4000, learn_sigma=True, num_heads=2),
     "eps linear 4000 raw": dict(diffusion_steps=4000, rescale_timesteps=False, num_heads=8),
-    "x_start linear": dict(predict_xstart=True, num_heads=2),
+    "x_start linear": dict(prediction="x_start", num_heads=2),
     "x_start cosine 4000 raw": dict(
-        predict_xstart=True, noise_schedule="cosine", diffusion_steps=4000, rescale_timesteps=False, num_heads=4
+        prediction="x_start", noise_schedule="cosine", diffusion_steps=4000, rescale_timesteps=False, num_heads=4
     ),
-    "x_prev linear": dict(predict_xprev=True, num_heads=4),
-    "x_prev cosine": dict(predict_xprev=True, noise_schedule="cosine", num_heads=2),
+    "x_prev linear": dict(prediction="x_prev", num_heads=4),
+    "x_prev cosine": dict(prediction="x_prev", noise_schedule="cosine", num_heads=2),
     "eps cosine bound": dict(noise_schedule="cosine", num_heads=4, **BOUND),
     "eps linear 4000 bound": dict(diffusion_steps=4000, num_heads=1, schedule_sampler="loss-second-moment", **BOUND),
-    "x_start linear bound": dict(predict_xstart=True, num_heads=8, **BOUND),
-    "x_prev cosine 100": dict(predict_xprev=True, noise_schedule="cosine", diffusion_steps=100, num_heads=4),
+    "x_start linear bound": dict(prediction="x_start", num_heads=8, **BOUND),
+    "x_prev cosine 100": dict(prediction="x_prev", noise_schedule="cosine", diffusion_steps=100, num_heads=4),
     "eps linear 100 raw": dict(diffusion_steps=100, rescale_timesteps=False, num_heads=1),
-    "x_start cosine 50": dict(predict_xstart=True, noise_schedule="cosine", diffusion_steps=50, num_heads=8),
+    "x_start cosine 50": dict(prediction="x_start", noise_schedule="cosine", diffusion_steps=50, num_heads=8),
     "eps cosine, 16 channels a head, new order": dict(
         noise_schedule="cosine", num_head_channels=16, use_new_attention_order=True, **WIDER
     ),
@@ -116,10 +116,9 @@ def _judged(setting: str, found: Mapping[str, Any], truth: Config) -> str:
         ]
         order = max(heads[1]) == 1 or found["use_new_attention_order"] == was["use_new_attention_order"]
         return "right" if heads[0] == heads[1] and order else "wrong"
-    names = ("predict_xstart", "predict_xprev") if setting == "prediction" else (setting,)
-    if not any(name in found for name in names):
+    if setting not in found:
         return "undetermined"
-    return "right" if all(found[name] == was[name] for name in names) else "wrong"
+    return "right" if found[setting] == was[setting] else "wrong"
 
 
 def main() -> int:

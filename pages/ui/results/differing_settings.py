@@ -19,9 +19,14 @@ def show(configs: Mapping[str, Config]) -> None:
     if not found:
         st.caption("They have the same settings." if len(configs) > 1 else "There is nothing to compare it with.")
         return
-    columns = {"Setting": [escape(label) for label, _ in found]}
-    columns |= {escape(name): [escape(values[k]) for _, values in found] for k, name in enumerate(configs)}
-    st.table(columns, hide_index=True, width="stretch")
+    st.table(
+        {
+            "Setting": [escape(label) for label, _ in found],
+            **{escape(name): [escape(values[k]) for _, values in found] for k, name in enumerate(configs)},
+        },
+        hide_index=True,
+        width="stretch",
+    )
 
 
 def rows(configs: Sequence[Config]) -> list[tuple[str, list[str]]]:
