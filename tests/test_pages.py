@@ -31,6 +31,17 @@ PAGES = ["home.py", *sorted(f"pages/{path.name}" for path in (ROOT / "pages").gl
 
 
 @pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("name", ["", "one"])
+def test_pages_make_nothing_by_being_looked_at(page: str, name: str, runs_dir: Path) -> None:
+    if name:
+        fake_run.write(runs_dir, name, steps=40)
+    before = {path: path.lstat().st_mtime_ns for path in runs_dir.rglob("*")}
+    at = open_page(page)
+    at.run()
+    assert {path: path.lstat().st_mtime_ns for path in runs_dir.rglob("*")} == before
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_no_run(page: str) -> None:
     open_page(page)
 

@@ -34,7 +34,7 @@ def test_a_run_is_named_copied_deleted_and_restored(page: Page, server) -> None:
     dialog.get_by_label("Name of the folder").press("Enter")
     dialog.get_by_role("button", name="Rename", exact=True).click()
     expect(dialog).to_have_count(0)
-    expect(page.get_by_role("combobox", name="Run")).to_have_value("new")
+    expect(page.get_by_role("combobox", name="Run")).to_have_value("猫 & <b>dogs</b> · new")  # its title first
     page.wait_for_function("new URL(location).searchParams.get('run') === 'new'")
     assert [found.name for found in runs.list_runs(server.runs_dir)] == ["new"]
 

@@ -1,12 +1,13 @@
 """Which dialog on runs is asked for, kept in the session until it is answered or dismissed."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import streamlit as st
 
 from pages.ui.components.markdown import escape
-from pages.ui.frame import layout
+from pages.ui.frame import layout, messages
 from pages.ui.frame.action_buttons import button
 
 REQUEST = "_action"  # in the session
@@ -40,7 +41,16 @@ def forget() -> None:
 
 def dialog(title: str, **more: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Streamlit's dialog, which takes its request back when it is dismissed.  Its fields have keys with "dialog_"."""
-    return st.dialog(escape(title), on_dismiss=layout.callback(forget), **more)
+
+    def decorate(body: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(body)
+        def show(*args: Any, **kwargs: Any) -> None:
+            body(*args, **kwargs)
+            messages.inside()
+
+        return st.dialog(escape(title), on_dismiss=layout.callback(forget), **more)(show)
+
+    return decorate
 
 
 def answered() -> None:

@@ -5,6 +5,7 @@
 
 There is one at a time, beside the toolbar, where no button of a page is (page.css).  It is taken away when a newer one
 is said, when `holds` says so, which is asked on every run of the page and of its fragments, and after a few seconds.
+What is said in a dialog that stays open stands in the dialog.
 """
 
 import time
@@ -12,6 +13,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from pages.ui.components.markdown import with_code
 
@@ -35,7 +38,8 @@ def say(text: str, wrong: bool = False, holds: Callable[[], bool] = lambda: True
     """
     until = time.monotonic() + (LONG if wrong else SECONDS)
     st.session_state[MESSAGE] = Message(text, wrong, until, holds)
-    refresh()
+    if not _in_fragment():  # which write to the place of the page at their end, and dialogs in themselves
+        refresh()
 
 
 def show() -> None:
@@ -46,14 +50,34 @@ def show() -> None:
 
 
 def refresh() -> None:
-    """Shows the message again, or takes it away when it no longer holds."""
-    message, place = st.session_state.get(MESSAGE), st.session_state.get(PLACE)
-    if message is None or place is None:
-        return
-    if time.monotonic() > message.until or not message.holds():
+    """Shows the message again, or takes it away when it no longer holds.
+
+    A fragment that does this at all does it in each of its runs: Streamlit reserves it a part of the place.
+    """
+    if (place := st.session_state.get(PLACE)) is not None:
+        _draw(place)
+
+
+def inside() -> None:
+    """Shows in a dialog that stays open what was said in it."""
+    if _in_fragment():
+        _draw(st.empty())
+
+
+def _draw(place: DeltaGenerator) -> None:
+    message = st.session_state.get(MESSAGE)
+    if message is not None and (time.monotonic() > message.until or not message.holds()):
         del st.session_state[MESSAGE]
+        message = None
+    if message is None:
         place.empty()
     elif message.wrong:
         place.error(with_code(message.text), icon=":material/error:")
     else:
         place.success(with_code(message.text), icon=":material/check:")
+
+
+def _in_fragment() -> bool:
+    """Whether a fragment runs by itself, as a dialog does for a click in it."""
+    context = get_script_run_ctx()
+    return bool(context and context.fragment_ids_this_run)
