@@ -204,7 +204,7 @@ def test_only_files_writes_files(path: Path) -> None:
 # Where pages and reports read by path, which is never one inside the folder of a run: files of the program, what the
 # user named, the folder of runs.
 BY_PATH = {
-    "pages/server/guard.py": {"read_text"},
+    "pages/server/shell_route.py": {"read_text"},
     "pages/ui/components/browser_code.py": {"glob", "read_bytes"},
     "pages/ui/components/mask_canvas.py": {"read_text"},
     "pages/ui/frame/layout.py": {"read_text"},

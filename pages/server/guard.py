@@ -10,12 +10,10 @@ import hmac
 import html
 import re
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlencode
 
-from streamlit import file_util
-
+from pages.server import shell_route
 from pages.server.access import Access, bracketed, is_loopback
 
 Scope = MutableMapping[str, Any]
@@ -223,9 +221,8 @@ def _of_cookie(token: str) -> str:
 
 
 def inline_scripts() -> list[str]:
-    """Scripts that stand in Streamlit's own page, as the hashes by which a policy allows them."""
-    page = (Path(file_util.get_static_dir()) / "index.html").read_text(encoding="utf-8")
-    scripts = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    """Scripts that stand in the document of the pages, as the hashes by which a policy allows them."""
+    scripts = re.findall(r"<script>(.*?)</script>", shell_route.document(), re.DOTALL)
     return [f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in scripts]
 
 

@@ -14,6 +14,7 @@ from pages.server import (
     row_route,
     runs_route,
     samples_route,
+    shell_route,
 )
 
 ROUTES: list[Route] = [
@@ -24,6 +25,7 @@ ROUTES: list[Route] = [
     *row_route.ROUTES,
     *runs_route.ROUTES,
     *samples_route.ROUTES,
+    *shell_route.ROUTES,
 ]
 
 

@@ -60,6 +60,8 @@ def test_from_a_link_and_back_to_it(page: Page, server) -> None:  # type: ignore
     slow = trained(server, "slow", 400, (100, 200, 400), 10)
     fast = trained(server, "fast, 2", 300, (50, 100, 300), 5, batch_size=32, lr=5e-4)
     trained(server, "third", 40, (), 10)
+    refused: list[str] = []
+    page.on("response", lambda answer: refused.append(answer.url) if answer.status >= 400 else None)
     page.goto(server.address("compare", runs="slow,fast%252C%202", x="time", smooth="0.5", log="false"))
     expect(page.locator(f"{CHART} tbody tr")).to_have_count(2)
     expect(page.get_by_role("radio", name="time")).to_be_checked()
@@ -129,3 +131,4 @@ def test_from_a_link_and_back_to_it(page: Page, server) -> None:  # type: ignore
     page.get_by_role("button", name="Side by side").click()
     expect(page.locator(PREVIEWS)).to_have_attribute("data-mode", "side")
     expect(page.locator(f"{PREVIEWS} figure")).to_have_count(3)
+    assert not refused, "the browser asked for what is not there"

@@ -14,9 +14,9 @@ button, select { font: inherit; color: inherit; cursor: pointer; padding: 0.3rem
 button:hover { border-color: var(--st-primary-color); }
 button[aria-pressed=true] { color: var(--st-primary-color); border-color: var(--st-primary-color); font-weight: 600; }
 :focus-visible { outline: 2px solid var(--st-primary-color); outline-offset: 1px; }
-.figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 260px), 1fr)); gap: 1rem; }
+.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 260px), 1fr)); gap: 1rem; }
 [data-mode=blink] .figures { grid-template-columns: minmax(0, 560px); }
-figure { margin: 0; }
+figure { margin: 0; max-width: 560px; }
 img, canvas { width: 100%; border-radius: 6px; image-rendering: pixelated; display: block; }
 figcaption { margin-top: 0.3rem; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
 figcaption::before { content: ""; display: inline-block; width: 0.9em; height: 3px; margin-right: 0.5em;
