@@ -1,5 +1,6 @@
 """The menu of a run and its dialogs, without a browser: what a button does to the folders."""
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from ddpm.runs import launch, runs, trash
 from ddpm.runs.about import About
 from ddpm.runs.runs import Run
 from ddpm.runs.worker import Worker
-from pages.ui.frame import run_menu
+from pages.ui.frame import run_dialogs, run_menu
 
 
 @pytest.fixture(autouse=True)
@@ -116,6 +117,30 @@ def test_duplicate_and_continue(runs_dir: Path, started: list[tuple[str, dict[st
     copy = runs.find_run(runs_dir, "one-40")
     assert [c.step for c in copy.checkpoints()] == [40]
     assert copy.config == run.config
+
+
+def test_a_large_run_is_copied_beside_the_page(runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path / "temporary"))
+    monkeypatch.setattr(run_dialogs, "AT_ONCE", 0)
+    run = fake_run.write(runs_dir, "one", steps=4)
+    begun: list[str] = []
+    monkeypatch.setattr(launch, "start_copying", lambda run, name: begun.append(name))
+    at = monitor("one", "duplicate")
+    press(at)
+    assert begun == ["one-copy"]
+
+    job = launch.copy_job(run)
+    with Worker(job.folder) as worker:
+        worker.beat(state="running", step=1, total_steps=4, now=True)
+        at = monitor("one", "duplicate")  # opened again while it is copied
+        assert not [b for b in at.button if b.key == "dialog_sure"]
+        (cancel,) = (b for b in at.button if b.label == "Cancel")
+        cancel.click().run()
+        assert "stop" in worker.poll_requests()
+        worker.beat(state="stopped", now=True)
+    at.run()
+    assert at.button(key="dialog_sure")
+    assert {found.name for found in runs.list_runs(runs_dir)} == {"one"}
 
 
 def test_more_steps(runs_dir: Path, started: list[tuple[str, dict[str, Any]]]) -> None:

@@ -89,6 +89,18 @@ def test_forty_runs_at_a_glance(page: Page, many: Server) -> None:
     expect(grid.locator(f"[id='{place}']")).to_have_count(1)
     assert [url for url in asked if "/data/preview" not in url and "since=" not in url] == []
 
+    # Several at once: archived, and taken out again.
+    toolbar = page.get_by_role("toolbar", name="Selected runs")
+    newest = [runs.find_run(many.runs_dir, f"run-{COUNT - k}") for k in (1, 2)]
+    toolbar.get_by_role("button", name="Archive").click()
+    until(lambda: all(run.about().archived for run in newest))
+    filter_box.fill("run- is:archived")
+    expect(said).to_have_text(f"2 of {COUNT + 2} runs")
+    toolbar.get_by_role("button", name="Take out of the archive").click()
+    until(lambda: not any(run.about().archived for run in newest))
+    filter_box.fill("run-")
+    expect(said).to_have_text(f"{COUNT} of {COUNT + 2} runs")
+
     # It is the same after a reload, by the address, and in a new tab of this browser, by its storage.
     address = page.url
     assert "filter=run-" in address

@@ -5,7 +5,7 @@ import pytest
 from dashboard import wait_until_idle
 from playwright.sync_api import Page, expect
 
-from ddpm.runs import runs
+from ddpm.runs import runs, trash
 
 pytestmark = pytest.mark.browser
 
@@ -37,6 +37,14 @@ def test_a_run_is_named_copied_deleted_and_restored(page: Page, server) -> None:
     expect(page.get_by_role("combobox", name="Run")).to_have_value("猫 & <b>dogs</b> · new")  # its title first
     page.wait_for_function("new URL(location).searchParams.get('run') === 'new'")
     assert [found.name for found in runs.list_runs(server.runs_dir)] == ["new"]
+
+    wait_until_idle(page)
+    choose(page, "Duplicate")
+    dialog.get_by_role("button", name="Duplicate", exact=True).click()
+    expect(dialog).to_have_count(0)
+    copy = runs.find_run(server.runs_dir, "new-copy")
+    assert copy.title == "猫 & <b>dogs</b> (copy)"
+    trash.trash_run(copy)
 
     wait_until_idle(page)
     choose(page, "Delete")

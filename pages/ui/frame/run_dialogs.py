@@ -101,7 +101,8 @@ def duplicate(found: list[Run], request: Asked) -> None:
     if job.status() and job.state() in ACTIVE:
         layout.fragment(run_every=0.5)(_copying)(run, job)
         return
-    if st.session_state.get("dialog_copy") and job.state() != "stopped":
+    if st.session_state.get("dialog_copy"):
+        _close_after(run, job)
         st.error(with_code(job_progress.failure_message(job, "Copying")), icon=":material/error:")
     runs_dir = run.folder.parent
     suggestion = run_names.free_name(runs_dir, f"{run.name}-copy")
@@ -131,10 +132,16 @@ def _copying(run: Run, job: Job) -> None:
         job_progress.progress(job, status, said)
         st.caption(f"Copying {escape(run.name)} goes on when this is closed.")
         return
-    if state == "finished":
-        st.toast(escape(f"{run.name} was copied"), icon=":material/check:")
-        answered()
+    _close_after(run, job)
     st.rerun()
+
+
+def _close_after(run: Run, job: Job) -> None:
+    """Closes the dialog after a copying that was completed or cancelled, and says which."""
+    said = {"finished": ("was copied", "check"), "stopped": ("was not copied", "close")}.get(job.state())
+    if said:
+        st.toast(escape(f"{run.name} {said[0]}"), icon=f":material/{said[1]}:")
+        answered()
 
 
 # --- the bin
