@@ -30,7 +30,7 @@ export function arrange({ count, wide, high, columns = 0, width, height, dense =
     return { columns: 1, times: 0, wide: tile, high: (tile * high) / wide, gap };
   }
   const left = width - best.columns * best.wide;
-  const spread = best.columns > 1 ? Math.max(gap, Math.min(left / (best.columns - 1), 3 * gap)) : gap;
+  const spread = best.columns > 1 ? Math.max(gap, Math.min(left / (best.columns - 1), Math.max(3 * gap, best.wide / 4))) : gap;
   return { columns: best.columns, times: best.times, wide: best.wide, high: best.high, gap: Math.floor(spread * dense) / dense };
 }
 

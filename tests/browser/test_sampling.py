@@ -174,7 +174,7 @@ def test_history_and_settings_from_a_image(page: Page, run: Run) -> None:
 
     for job in (one, other):
         page.locator(f"[class*=st-key-compare_{job.name}] label").click()
-    expect(page.get_by_text("Seed", exact=False).last).to_be_visible()
+    expect(page.get_by_test_id("stTable").get_by_text("Seed", exact=True)).to_be_visible()
 
     page.locator(f".st-key-delete_{other.name} button").first.click()
     page.locator(".st-key-drawing_sure button").click()
