@@ -12,7 +12,7 @@ from ddpm.runs.runs import Run
 from ddpm.runs.trash import Deleted
 from ddpm.storage import folders
 from pages.ui.components.markdown import escape, with_code
-from pages.ui.frame import job_progress, layout
+from pages.ui.frame import job_progress, layout, messages
 from pages.ui.frame.action_buttons import run_action
 from pages.ui.frame.asked import Asked, answered, buttons, dialog, forget
 
@@ -138,9 +138,9 @@ def _copying(run: Run, job: Job) -> None:
 
 def _close_after(run: Run, job: Job) -> None:
     """Closes the dialog after a copying that was completed or cancelled, and says which."""
-    said = {"finished": ("was copied", "check"), "stopped": ("was not copied", "close")}.get(job.state())
+    said = {"finished": "was copied", "stopped": "was not copied"}.get(job.state())
     if said:
-        st.toast(escape(f"{run.name} {said[0]}"), icon=f":material/{said[1]}:")
+        messages.say(f"{run.name} {said}")
         answered()
 
 
