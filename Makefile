@@ -1,6 +1,6 @@
 # make app    opens the dashboard
 # make check  checks format and types, and runs the fast tests: two minutes on two cores
-# make test   checks format and types, and runs all tests, the browser's too: twelve minutes on two cores
+# make test   checks format and types, and runs all tests, the browser's too: a quarter of an hour on two cores
 # make faults prints what holds under injected faults: promise, tried, lost; SECONDS=60 for a short look, 0 for every point
 # make fuzz   tries mutated files on each reader, guided by coverage; SECONDS is for each, READERS="png npz" for some
 # make lock   writes requirements.lock anew; make audit asks the internet which of its packages have known holes
