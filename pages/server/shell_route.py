@@ -1,7 +1,7 @@
 """Streamlit's own document, in which every page runs, with the address of the server in it.
 
-Without that, the browser asks below the address of the page first, as in /train/_stcore/health, and is told twice that
-there is nothing before it asks the server itself.
+Without that, the browser asks below the address of the page first, as in /train/_stcore/health, where nothing is, and
+only then at the root.
 """
 
 import json
