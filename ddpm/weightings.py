@@ -26,7 +26,7 @@ WEIGHTINGS = {
     "soft-min-snr": Weighting(lambda snr, gamma: snr * gamma / (snr + gamma), 5.0),
     # Choi et al. 2022, Eq. 8, with k = 1
     "p2": Weighting(lambda snr, gamma: snr / (1 + snr) ** gamma, 1.0),
-    # alpha_t for the error of v: halfway, as exponents go, between the alpha_t^2 that it has in the error of eps, and 1
+    # alpha_t times the error of v, which is between the plain error of v and that of eps, alpha_t^2 times that of v
     "alpha": Weighting(lambda snr, gamma: np.sqrt(snr * (1 + snr)), 0.0),
 }
 NAMES = (NONE, *WEIGHTINGS)

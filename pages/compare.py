@@ -7,7 +7,7 @@ import streamlit as st
 from ddpm.errors import UserError
 from ddpm.runs import runs
 from ddpm.runs.jobs import ACTIVE
-from pages.ui.components import figures
+from pages.ui.components import figures, setting_widgets
 from pages.ui.components.markdown import escape
 from pages.ui.frame import layout, run_labels, run_store
 from pages.ui.results import compare_previews, differing_settings, training_chart
@@ -29,7 +29,7 @@ if WIDGET not in st.session_state:
     own = [name for name in st.query_params.get_all("run") if name in found]  # of a link from a page of one run
     chosen = [name for name in named if name in found] if named else [*dict.fromkeys([*own, *found])][:AT_FIRST]
     st.session_state[WIDGET] = chosen[:MOST]
-st.session_state[WIDGET] = [name for name in st.session_state[WIDGET] if name in found]
+setting_widgets.put(WIDGET, [name for name in st.session_state[WIDGET] if name in found])
 names = st.multiselect(
     "Runs",
     list(labels := run_labels.labels([*found.values()])),

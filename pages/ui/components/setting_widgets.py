@@ -57,6 +57,15 @@ def held(s: Setting, value: Any) -> Any:
     return None if s.type in (int, float) and s.empty is not None and value == s.empty[0] else value
 
 
+def put(where: str, value: Any) -> None:
+    """Sets the field with the key `where`, if it has another value.
+
+    What is set is sent to the browser: said anew in every run, it would undo what is typed or moved there meanwhile.
+    """
+    if where not in st.session_state or st.session_state[where] != value:
+        st.session_state[where] = value
+
+
 def meant(s: Setting, value: Any) -> Any:
     """The value that a field says: that of its word where it is empty and has one."""
     return s.empty[0] if value is None and s.empty is not None else value
@@ -105,8 +114,8 @@ def show_field(form: str, s: Setting, placeholder: str | None = None) -> Any:
         return st.selectbox(label, s.choices, key=where, help=about, persist_state="session")
     if s.type in (int, float):
         step = STEPS.get(s.name, 1 if s.type is int else 0.1)
-        if where in st.session_state and st.session_state[where] is not None:
-            st.session_state[where] = held(s, st.session_state[where])
+        if st.session_state.get(where) is not None:
+            put(where, held(s, st.session_state[where]))
         number = st.number_input(
             label,
             value=None,  # of an emptied field: with any other the browser puts a number there that nobody typed

@@ -114,6 +114,6 @@ def drop_unknown(form: str, name: str, options: list, many: bool = False) -> Non
     where = setting_widgets.key(form, name)
     value = st.session_state.get(where)
     if many:
-        st.session_state[where] = [v for v in value if v in options] if isinstance(value, list) else []
+        setting_widgets.put(where, [v for v in value if v in options] if isinstance(value, list) else [])
     elif value not in options:
         st.session_state[where] = options[0]

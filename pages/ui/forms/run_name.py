@@ -14,10 +14,8 @@ SUGGESTION = "train_suggestion"  # in the session: the name suggested last
 def show(runs_dir: Path, base: str) -> tuple[str, list[str]]:
     """Shows the field, which follows the suggestion `base` until it is edited.  Returns the name and its problems."""
     suggestion = run_names.free_name(runs_dir, base)
-    name = st.session_state.get(KEY)
-    # Only where it differs: a value that is set is sent to the browser, and replaces what is typed there meanwhile.
-    if name != suggestion and name in (None, st.session_state.get(SUGGESTION)):
-        st.session_state[KEY] = suggestion
+    if st.session_state.get(KEY) in (None, st.session_state.get(SUGGESTION)):
+        setting_widgets.put(KEY, suggestion)
     st.session_state[SUGGESTION] = suggestion
     name = st.text_input("Run name", key=KEY, persist_state="session")
     problems = run_names.name_problem(runs_dir, name)

@@ -233,9 +233,7 @@ def more(config: Config, task: str, name: str, count: int, scale: float) -> dict
         values["kernels"] = setting_widgets.show_field(FORM, FIELDS["kernels"])
     if not why_unguided(config) and T > 1:
         where = key("guidance_interval")
-        asked = st.session_state.get(where)
-        if asked is None or _inside(asked, T) != asked:  # said anew every time, it would undo what is being moved
-            st.session_state[where] = _inside(asked or (0, T - 1), T)
+        setting_widgets.put(where, _inside(st.session_state.get(where) or (0, T - 1), T))
         interval: Any = st.slider(
             "Guided timesteps",
             0,

@@ -144,7 +144,7 @@ def _from_samples(samplings: list[SampleJob], config: Config) -> tuple[tuple[Sam
     found = job.images
     where = setting_widgets.key(FORM, "number")
     if (before := st.session_state.get(where, 0)) is not None:
-        st.session_state[where] = min(before, len(found) - 1)
+        setting_widgets.put(where, min(before, len(found) - 1))
     left, right = st.columns([2, 1], vertical_alignment="bottom")
     number = left.number_input(
         "Number",
