@@ -253,3 +253,11 @@ def test_a_run_starts_as_the_form_says(runs_dir: Path, monkeypatch: pytest.Monke
     assert started == [run.name]
     assert run.config.train.keep_checkpoints == 2
     assert run.config.train.lr == PRESETS["quick-start"].config.train.lr
+
+
+def test_a_run_of_the_page_leaves_alone_what_is_typed_meanwhile() -> None:
+    """A value that a page sets replaces what stands in the browser: a second run sets none."""
+    at = open_page(TRAIN).run()
+    fields = [*at.number_input, *at.text_input]
+    assert len(fields) > 20
+    assert [field.key for field in fields if field.proto.set_value] == []
