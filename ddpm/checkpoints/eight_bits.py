@@ -40,7 +40,7 @@ def unpack(content: Any) -> Any:
     scales = {name.removesuffix(SCALE): scale for name, scale in content.items() if name.endswith(SCALE)}
     if not scales or not all(_fit(content.get(name), scale) for name, scale in scales.items()):
         return content
-    whole = type(content)()
+    whole: Any = type(content)()
     for name, tensor in content.items():
         if not name.endswith(SCALE):
             scale = scales.get(name)
