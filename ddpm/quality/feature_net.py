@@ -2,8 +2,8 @@
 
 Seven convolutions of 3 x 3 pixels with 464,000 weights: one with 32 channels at 32 x 32 pixels; one that halves the
 size, to 64 channels, and a residual block of two; another that halves it, to 128 channels, and a residual block of two.
-The features are the means of the last 128 channels.  `scripts/train_feature_net.py` trains it with batch normalisation, which `folded` then makes part of the
-convolutions.
+The features are the means of the last 128 channels.  `scripts/train_feature_net.py` trains it with batch normalisation,
+which `folded` then makes part of the convolutions.
 """
 
 from collections.abc import Callable, Mapping
