@@ -157,7 +157,7 @@ FINDS = {
     "warm-up": "def learning_rate",
     "cosine": "def cosine_betas",
     "clips x_start": ".clamp(-1, 1)",
-    "previews, requests": "def _preview",
+    "previews, requests": "preview.save(",
     "button Stop": '"Stop"',
     "native charts": "ScatterChart",
     "Winograd tile size": "def winograd_tile",

@@ -15,22 +15,16 @@ from torch import Tensor
 from ddpm.checkpoints import checkpoint_files, fitting
 from ddpm.compute import distributed
 from ddpm.config import objectives
-from ddpm.config.tasks import SampleConfig
 from ddpm.data import datasets, lineage
 from ddpm.diffusion import losses
 from ddpm.errors import UserError, as_user_error
 from ddpm.formatting import plural
-from ddpm.models import backend
-from ddpm.planning import low_res
 from ddpm.runs import usage
 from ddpm.runs.manifests import Checkpoint
 from ddpm.runs.metrics import columns_for
 from ddpm.runs.runs import Run
 from ddpm.runs.worker import Stopped, Worker
-from ddpm.sampling import engine
-from ddpm.sampling.request import resolve_request
-from ddpm.storage import files, images
-from ddpm.training import resume, saving, warm_start
+from ddpm.training import preview, resume, saving, warm_start
 from ddpm.training.log_writers import RunLog
 from ddpm.training.pace import Pace
 from ddpm.training.trainer import Means, Report, Trainer
@@ -232,7 +226,7 @@ class TrainingLoop:
             if save:
                 self._save(report, must=last or stop)
             if (train.sample_interval and (step % train.sample_interval == 0 or last)) or "sample" in asked:
-                self._preview(stopping=stop)
+                preview.save(self.run, self.worker, self.trainer, None if stop else self._stop_asked)
             if stop:
                 self._end_stopped(step)
                 return
@@ -310,6 +304,9 @@ class TrainingLoop:
         self.asked |= self.worker.poll_requests()
         return self.asked
 
+    def _stop_asked(self) -> bool:
+        return "stop" in self.poll_requests()
+
     def save_is_due(self) -> bool:
         return 0 < self.save_again_at < time.monotonic()
 
@@ -348,48 +345,6 @@ class TrainingLoop:
         try:
             checkpoint_files.prune(self.run, self.config.train.keep_checkpoints, self.bad)
         except OSError as refused:
-            log.warning("%s Earlier checkpoints stay for now.", _in_words(refused))
+            log.warning("%s Earlier checkpoints stay for now.", as_user_error(refused))
         self.worker.beat(warning=self.notices, now=True)
         log.info("Saved the checkpoint of step %d", self.trainer.step)
-
-    def _preview(self, stopping: bool = False) -> None:
-        """Writes samples/STEP.png: a grid of samples of the first average, or of the raw weights without one.
-
-        The noise is the same every time.  A super-resolution model enlarges the same images of the data every time,
-        which are shown next to the results.
-        """
-        train, trainer = self.config.train, self.trainer
-        settings = SampleConfig(
-            num_samples=train.preview_samples,
-            batch_size=max(train.micro, 16),
-            use_ddim=True,
-            timestep_respacing=str(min(train.preview_steps, len(trainer.full))),
-            seed=train.seed,
-            kernels="native" if trainer.compute.library is not None else "torch",
-        )
-        small = None
-        if self.config.model.super_res:
-            small = low_res.of_dataset(trainer.stream.dataset, self.config, train.preview_samples)
-        self.worker.beat(message="Sampling a preview")
-        done = []
-        compute = backend.resolve_backend(settings.kernels, settings.precision, self.device)
-        resolved = resolve_request(self.config, settings, compute, images=small)
-        for progress in engine.sample(compute.prepared(trainer.network()), resolved, self.device):
-            self.worker.beat()
-            if distributed.broadcast_object(not stopping and "stop" in self.poll_requests()):
-                return  # the next step sees it too, and saves
-            if progress.finished:
-                done.append(progress.step.x.cpu())
-        self.worker.beat(message="")
-        if not distributed.is_main():
-            return
-        pixels = images.to_uint8(torch.cat(done).numpy())
-        grid = images.grid(pixels) if small is None else images.pairs(small.pixels, pixels)
-        try:
-            images.save_png(self.run.folder / "samples" / f"{trainer.step:06d}.png", grid)
-        except (files.DiskFull, OSError) as error:
-            log.warning("%s The preview was left out.", _in_words(error))
-
-
-def _in_words(error: UserError | OSError) -> UserError:
-    return as_user_error(error) if isinstance(error, OSError) else error
