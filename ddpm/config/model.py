@@ -53,7 +53,7 @@ class ModelConfig:
         1,
         "Side of the squares of pixels that become channels before the network, and pixels again behind it"
         " (space-to-depth). 2: the network works at half the image size, on four times the channels of an image, in"
-        " about a quarter of the time at equal width; 64 pixels cost what 32 do without.",
+        " less than half the time at equal width; 64 pixels cost what 32 do without.",
         label="Patch size",
         low=1,
         high=8,
