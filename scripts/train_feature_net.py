@@ -48,9 +48,9 @@ def read(paths: list[str], split: datasets.Split) -> tuple[np.ndarray, np.ndarra
                 f"{path} has {len(data.class_names)} classes, and CIFAR-10 has {feature_net.CLASSES}: name its images.",
                 code="no-classes",
             )
-        found = data.take(np.arange(len(data)))
-        images.append(found[0])
-        labels.append(found[1])
+        numbers = np.arange(len(data))
+        images.append(data.take(numbers)[0])
+        labels.append(data.labels[numbers if data.indices is None else data.indices])
     return np.concatenate(images), np.concatenate(labels)
 
 
@@ -144,7 +144,7 @@ def main() -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    written = files.write(options.out, lambda file: np.savez(file, **weights))
+    written = files.write(options.out, lambda file: np.savez(file, **weights))  # type: ignore[arg-type]
     for path, (images, labels) in tests.items():
         print(f"{path}: {100 * accuracy(weights, images, labels):.2f} % of {len(images):,} images right")
     print(f"{options.out}: {written.bytes:,} bytes, sha256 {written.sha256}")

@@ -35,15 +35,15 @@ class TrainedNet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        for name, inside, out, stride, _ in LAYERS:
-            self.add_module(name, nn.Conv2d(inside, out, 3, stride, padding=1, bias=False))
-            self.add_module(name.replace("conv", "norm"), nn.BatchNorm2d(out))
+        self.convs = nn.ModuleDict(
+            {name: nn.Conv2d(inside, out, 3, stride, 1, bias=False) for name, inside, out, stride, _ in LAYERS}
+        )
+        self.norms = nn.ModuleDict({name: nn.BatchNorm2d(out) for name, _, out, _, _ in LAYERS})
         self.classifier = nn.Linear(WIDTH, CLASSES)
 
     def features(self, x: Tensor) -> Tensor:
         """The features [N, 128] of images [N, 3, 32, 32]."""
-        modules = dict(self.named_children())
-        return _through(lambda name, x: modules[name.replace("conv", "norm")](modules[name](x)), x)
+        return _through(lambda name, x: self.norms[name](self.convs[name](x)), x)
 
     def forward(self, x: Tensor) -> Tensor:
         """The logits [N, 10] of images [N, 3, 32, 32]."""
@@ -54,9 +54,12 @@ class TrainedNet(nn.Module):
 def folded(net: TrainedNet) -> dict[str, np.ndarray]:
     """Returns its convolutions with the normalisation in them, in float16: NAME.weight [out, in, 3, 3], NAME.bias."""
     found = {}
-    modules = dict(net.named_children())
     for name, *_ in LAYERS:
-        conv, norm = modules[name], modules[name.replace("conv", "norm")]
+        conv, norm = net.convs[name], net.norms[name]
+        assert isinstance(conv, nn.Conv2d)
+        assert isinstance(norm, nn.BatchNorm2d)
+        assert isinstance(norm.running_mean, Tensor)
+        assert isinstance(norm.running_var, Tensor)
         scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
         found[f"{name}.weight"] = conv.weight.double() * scale[:, None, None, None]
         found[f"{name}.bias"] = norm.bias.double() - norm.running_mean.double() * scale
