@@ -13,7 +13,7 @@ from ddpm.checkpoints import checkpoint_files, fitting, probe
 from ddpm.checkpoints.checkpoint_files import Weights
 from ddpm.checkpoints.identify import identify
 from ddpm.compute import distributed
-from ddpm.config import codec, presets
+from ddpm.config import codec, ema_rates, presets
 from ddpm.config.training import Config
 from ddpm.errors import UserError
 from ddpm.formatting import plural
@@ -56,11 +56,12 @@ def start_from(path: Path, config: Config) -> Start:
     notes: list[str] = []
     if rate := openai_folder.ema_rate_of(path):
         notes.append(
-            f"{path.name} is an average of weights (rate {rate}): training starts from it, with a new optimiser."
+            f"{path.name} is an average of weights ({ema_rates.label(f'ema_{rate}')}): training starts from it, with a"
+            " new optimiser."
         )
         return _start({"model": weights.tensors}, None, weights, siblings, config, notes)
     found, optimizer = {"model": weights.tensors}, None
-    there = {str(float(rate)): file for rate, file in siblings.averages.items()} if siblings else {}
+    there = {ema_rates.normalized(rate): file for rate, file in siblings.averages.items()} if siblings else {}
     for rate in config.train.ema_rates:
         if rate in there:
             found[f"ema_{rate}"] = checkpoint_files.load_weights(there[rate]).tensors
