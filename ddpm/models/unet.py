@@ -186,7 +186,7 @@ class UNet(Computed):
             case Conv(channels_in, channels):
                 return Stem(channels_in, channels, 3, padding=1)
 
-    def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None, augmented: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None, *, augmented: Tensor | None = None) -> Tensor:
         """augmented: float32 [N, AUGMENTED], in training alone: what was done to the images; None: nothing."""
         embedding = self.time_embed(timestep_embedding(t, self.config.num_channels))
         if self.config.class_cond:
@@ -237,12 +237,13 @@ class SuperResUNet(UNet):
         t: Tensor,
         y: Tensor | None = None,
         low_res: Tensor | None = None,
+        *,
         augmented: Tensor | None = None,
     ) -> Tensor:
         """As UNet's, [N, C, H, W] in and out.  low_res: [N, C, h, w] in [-1, 1]."""
         assert low_res is not None, "a super-resolution network needs the small image"
         enlarged = F.interpolate(low_res, x.shape[2:], mode="bilinear")
-        return super().forward(torch.cat([x, enlarged], dim=1), t, y, augmented)
+        return super().forward(torch.cat([x, enlarged], dim=1), t, y, augmented=augmented)
 
 
 def build(config: ModelConfig) -> UNet:
