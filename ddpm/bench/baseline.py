@@ -76,6 +76,7 @@ def network(model: UNet, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
     if model.config.class_cond:
         embedding = embedding + model.label_emb(y)
     skips = []
+    x = model.to_patches(x)
     for block in model.input_blocks:
         x = through(block, x, embedding)
         skips.append(x)
@@ -83,8 +84,7 @@ def network(model: UNet, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
     for block in model.output_blocks:
         x = through(block, torch.cat([x, skips.pop()], dim=1), embedding)
     normalise, _, last = model.out
-    output: Tensor = last(silu(norm(normalise, x)))
-    return output
+    return model.to_pixels(last(silu(norm(normalise, x))))
 
 
 def through(block: nn.Module, x: Tensor, embedding: Tensor) -> Tensor:
