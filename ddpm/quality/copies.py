@@ -215,7 +215,7 @@ def excess(count: int, total: int, null: int, null_total: int) -> Share:
 
 def _cells(pixels: np.ndarray, count: int) -> np.ndarray:
     """Means of count x count cells: float32 [n, count, count, C] of [n, H, W, C]."""
-    found = pixels.astype(np.float32)
+    found: np.ndarray = pixels.astype(np.float32)
     for axis in (1, 2):
         size = found.shape[axis]
         starts = np.arange(count) * size // count
