@@ -43,7 +43,7 @@ def rate_at(gamma: float, update: int) -> float:
 
 
 def inner_products(one: Sequence[Profile], other: Sequence[Profile]) -> np.ndarray:
-    """Integrals of the products of two profiles each, float64 [len(one), len(other)] (Karras et al. 2024, Appendix C).
+    """Integrals of the products of two profiles each, float64 [N, M] (Karras et al. 2024, Appendix C).
 
     For t_a <= t_b: (gamma_a + 1) (gamma_b + 1) (t_a / t_b)^gamma_b / ((gamma_a + gamma_b + 1) t_b).
     """

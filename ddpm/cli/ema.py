@@ -6,7 +6,9 @@ from typing import Any
 
 from ddpm.cli import shared
 from ddpm.cli.output import Output
-from ddpm.formatting import plural
+from ddpm.config import fields
+from ddpm.config.tasks import FromCheckpoint
+from ddpm.formatting import number, plural
 from ddpm.runs import runs
 from ddpm.runs.worker import Stopped, Worker
 
@@ -30,7 +32,8 @@ def add(commands: Any) -> None:
         metavar="FLOAT",
         help="standard deviation of the average's profile, as a share of the training up to the checkpoint",
     )
-    parser.add_argument("--step", type=int, default=0, metavar="STEP", help="checkpoint (default: the newest)")
+    others = {s.name for s in fields.settings(FromCheckpoint)} - {"step"}
+    shared.add_settings(parser, FromCheckpoint, leave_out=others)
     parser.add_argument(
         "--job", type=shared.path, metavar="FOLDER", help="folder for the status of this job, which the dashboard shows"
     )
@@ -59,7 +62,9 @@ def _ema(options: argparse.Namespace) -> Output:
             worker.beat(state="finished", step=worker.status.total_steps)
     path = made.checkpoint.path(made.weights)
     how = (
-        "was there already" if made.error is None else f"of {plural(made.read, 'average')}, to within {made.error:.2%}"
+        "was there already"
+        if made.error is None
+        else f"of {plural(made.read, 'average')}, to within {number(100 * made.error, 2)} %"
     )
     more = ["--weights", made.weights, *(["--step", str(options.step)] if options.step else [])]
     document = {

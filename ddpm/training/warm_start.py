@@ -56,8 +56,7 @@ def start_from(path: Path, config: Config) -> Start:
     notes: list[str] = []
     if rate := openai_folder.ema_rate_of(path):
         notes.append(
-            f"{path.name} is an average of weights ({ema_rates.label(f'ema_{rate}')}): training starts from it, with a"
-            " new optimiser."
+            f"{path.name} is an average of weights (rate {rate}): training starts from it, with a new optimiser."
         )
         return _start({"model": weights.tensors}, None, weights, siblings, config, notes)
     found, optimizer = {"model": weights.tensors}, None
