@@ -79,7 +79,7 @@ def _train_in_memory(config: Config, dataset: "Dataset") -> Iterator[Any]:
     try:
         trainer = Trainer(config, dataset, distributed.device())
         yield None, trainer
-        for report in trainer.steps(trainer.config.train.total_steps):
+        for report in trainer.steps():
             yield report
             if report.diverged:
                 raise UserError(

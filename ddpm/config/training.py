@@ -10,6 +10,8 @@ from ddpm.config.model import DiffusionConfig, ModelConfig
 from ddpm.data_sets import DATA_SETS
 
 LOG_FORMATS = ("csv", "json", "tensorboard")
+COOLED = "warmup-stable-decay"  # the learning rate's schedule that ends with a cooldown
+LR_SCHEDULES = ("constant", "cosine", COOLED)
 
 
 def enlarge_setting() -> Any:
@@ -117,9 +119,34 @@ class TrainConfig:
         unit="steps",
         group="Optimiser",
     )
+    lr_schedule: str = setting(
+        "constant",
+        "How the learning rate goes after its warm-up: constant; cosine, which falls slowly to 0 at the last training"
+        " step; or warmup-stable-decay, which is constant and falls to 0 in a cooldown at the end. That sharpens the"
+        " samples, and until it begins the training can be made longer or shorter.",
+        label="Learning rate schedule",
+        choices=LR_SCHEDULES,
+        group="Optimiser",
+    )
+    lr_cooldown: float = setting(
+        0.2,
+        "Share of all training steps that the cooldown of warmup-stable-decay takes, at the end.",
+        label="Cooldown",
+        low=0.01,
+        high=0.9,
+        group="Optimiser",
+    )
+    lr_cooldown_shape: str = setting(
+        "1-sqrt",
+        "How the learning rate falls in the cooldown: 1-sqrt, fast and then ever more slowly, or linear.",
+        label="Shape of the cooldown",
+        choices=("1-sqrt", "linear"),
+        group="Optimiser",
+    )
     lr_anneal_steps: int = setting(
         0,
-        "Decrease the learning rate linearly to 0 at this training step.",
+        "Decrease the learning rate linearly to 0 at this training step, from the first on, as improved-diffusion"
+        " does.",
         label="Learning rate annealing",
         empty=(0, "off"),
         low=0,
@@ -302,6 +329,9 @@ def unused(config: Config) -> set[str]:
         "sigma_small": model.learn_sigma,
         "loss_weighting": diffusion.use_kl,
         "weighting_gamma": not weightings.has_gamma(diffusion.loss_weighting),
+        "lr_cooldown": train.lr_schedule != COOLED,
+        "lr_cooldown_shape": train.lr_schedule != COOLED,
+        "lr_anneal_steps": train.lr_schedule != "constant",
         "fp16_scale_growth": train.precision != "fp16" and not train.use_fp16,
         "preview_samples": not train.sample_interval,
         "preview_steps": not train.sample_interval,
