@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # torch, so that a page, and a command that only looks, starts at once.
 ORDER = """
     errors formatting schedules solvers spacings weightings data_sets storage host config runs data planning reports
-    | compute diffusion models checkpoints sampling training analysis interop bench api cli
+    | compute diffusion models checkpoints sampling quality training analysis interop bench api cli
 """
 BEFORE, _, AFTER = ORDER.partition("|")
 TORCH_FREE = BEFORE.split()

@@ -43,6 +43,9 @@ SHAPES = {
     "default levels": dict(image_size=64, channel_mult=""),
     "one level": dict(channel_mult="1"),
     "two blocks": dict(num_res_blocks=2),
+    "patches": dict(patch_size=2),
+    "patches, and a path beside them": dict(patch_size=2, patch_skip_channels=24, learn_sigma=True),
+    "patches, levels by default": dict(image_size=24, patch_size=3, channel_mult="", learn_sigma=True),
 }
 
 
@@ -94,7 +97,11 @@ def test_timestep_embedding_is_cosines_then_sines() -> None:
     torch.testing.assert_close(embedding, expected, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("settings", [*SHAPES.values(), dict(small_size=8)], ids=[*SHAPES, "enlarging"])
+@pytest.mark.parametrize(
+    "settings",
+    [*SHAPES.values(), dict(small_size=8), dict(small_size=8, patch_size=2)],
+    ids=[*SHAPES, "enlarging", "enlarging patches"],
+)
 def test_operations_are_those_that_torch_counts(settings: dict[str, object]) -> None:
     config = small(**settings)
     x = torch.zeros(2, config.in_channels, config.image_size, config.image_size)

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ddpm.checkpoints import eight_bits
 from ddpm.checkpoints.weights import (
     METADATA,
     FileState,
@@ -301,7 +302,7 @@ def load_checkpoint(path: Path, check: Callable[[str, int], None] | None = None)
 
 
 def _weights_in(value: Any, path: Path) -> Weights:
-    content = network_in(value, path)
+    content = network_in(eight_bits.unpack(value), path)
     check_numbers(content, path)
     about = about_file(content, path)
     if about is None:

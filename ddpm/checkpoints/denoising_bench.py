@@ -159,7 +159,7 @@ def heads_to_try(config: Config) -> Iterator[Heads]:
         changed = codec.replace(config, candidate._asdict())
         if list(validation.network_problems(changed)):
             continue
-        layers = architecture.plan(changed.model, changed.model.in_channels).layers
+        layers = architecture.plan(changed.model).layers
         counts = tuple(layer.heads for layer in layers if isinstance(layer, architecture.Attention))
         key = counts, candidate.use_new_attention_order and max(counts) > 1
         if key not in seen:

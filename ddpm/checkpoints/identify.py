@@ -44,7 +44,12 @@ def identify(
     shapes = {name: tuple(t.shape) for name, t in tensors.items()}
     hidden = flags.get("cond_drop_prob", 0) > 0
     found = infer_config.model_settings(
-        shapes, source.name, flags.get("image_size", 0), flags.get("small_size", 0), hidden
+        shapes,
+        source.name,
+        flags.get("image_size", 0),
+        flags.get("small_size", 0),
+        hidden,
+        flags.get("patch_size", 1),
     )
     notes: list[str] = []
     if "image_size" not in flags:

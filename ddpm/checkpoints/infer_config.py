@@ -1,6 +1,6 @@
 """Infers settings of a network from the shapes of its tensors.  No torch.
 
-Shapes determine channels, multipliers, blocks, attention, classes, learned variance, scale-shift norm and
+Shapes determine channels, patches, multipliers, blocks, attention, classes, learned variance, scale-shift norm and
 super-resolution.  They do not determine the image size (it is guessed from the levels), the heads, whether the last
 label stands for no class, or anything of the diffusion process.
 """
@@ -33,21 +33,23 @@ EVERYWHERE = {
     for part in ("weight", "bias")
 }
 WRAPPERS = ("module.", "_orig_mod.")  # of DataParallel and of torch.compile
-SIZES = [2**k for k in range(2, 11)]  # image sizes that are guessed
+SIZES = [2**k for k in range(2, 11)]  # of the first feature map, that are guessed
+PATCHES = (1, 2, 4, 3, 5, 6, 7, 8)  # patch sizes, the usual ones first
 
 
 def model_settings(
-    shapes: Shapes, source: str, image_size: int = 0, small_size: int = 0, hidden: bool = False
+    shapes: Shapes, source: str, image_size: int = 0, small_size: int = 0, hidden: bool = False, patch_size: int = 1
 ) -> dict[str, Any]:
     """Infers the model settings, by name, of a network with these tensors.
 
-    hidden: whether its last label stands for no class.
+    hidden: whether its last label stands for no class.  patch_size: what it is where shapes allow several, such as of 4
+    channels, which are those of a transparent image, or of a grey one in patches of 2.
 
     Sizes that are not given are guessed: the image size from the multipliers and from where attention is, the
     small size of a super-resolution network as a quarter of it.  Raises UserError for another kind of network.
     """
     try:
-        return _model_settings(shapes, image_size, small_size, hidden)
+        return _model_settings(shapes, image_size, small_size, hidden, patch_size)
     except (KeyError, IndexError, ValueError) as error:
         lacking = str(error.args[0]) if isinstance(error, KeyError) else ""
         why = f"there is no {lacking}" if lacking else str(error)
@@ -72,21 +74,26 @@ def model_settings(
         ) from error
 
 
-def _model_settings(shapes: Shapes, image_size: int, small_size: int, hidden: bool) -> dict[str, Any]:
+def _model_settings(shapes: Shapes, image_size: int, small_size: int, hidden: bool, patch_size: int) -> dict[str, Any]:
     width = shapes["time_embed.0.weight"][1]
-    channels, super_res, learned = _channels(shapes["input_blocks.0.0.weight"][1], shapes["out.2.weight"][0])
+    inputs, outputs = shapes["input_blocks.0.0.weight"][1], shapes["out.2.weight"][0]
+    edge = shapes.get("edge_in.weight", (0,))[0]
+    patch, channels, super_res, learned = _channels(inputs, outputs, edge, patch_size)
     blocks, mult, attended = _levels(shapes, width)
-    size = image_size or _guess_size(mult, attended)
+    map_size = image_size // patch or _guess_size(mult, attended)
+    size = image_size or map_size * patch
     labels = shapes.get("label_emb.weight")
     first = shapes["input_blocks.1.0.emb_layers.1.weight"][0]
     return dict(
         image_size=size,
         small_size=(small_size or size // 4) if super_res else 0,
         image_channels=channels,
+        patch_size=patch,
+        patch_skip_channels=edge,
         num_channels=width,
         num_res_blocks=blocks,
-        channel_mult="" if default_multipliers(size) == mult else ",".join(map(str, mult)),
-        attention_resolutions=",".join(str(size >> level) for level in attended),
+        channel_mult="" if default_multipliers(map_size) == mult else ",".join(map(str, mult)),
+        attention_resolutions=",".join(str(map_size >> level) for level in attended),
         class_cond=labels is not None,
         num_classes=labels[0] - hidden if labels else 0,
         learn_sigma=learned,
@@ -94,11 +101,17 @@ def _model_settings(shapes: Shapes, image_size: int, small_size: int, hidden: bo
     )
 
 
-def _channels(inputs: int, outputs: int) -> tuple[int, bool, bool]:
-    """Returns the channels of an image, whether a small image is an input, and whether a variance is an output."""
-    for channels, super_res, learned in itertools.product((1, 3, 4), (False, True), (False, True)):
-        if (channels * (1 + super_res), channels * (1 + learned)) == (inputs, outputs):
-            return channels, super_res, learned
+def _channels(inputs: int, outputs: int, edge: int, patch_size: int) -> tuple[int, int, bool, bool]:
+    """Returns patch size and channels of an image, whether a small one is an input, and a variance an output.
+
+    edge: channels of the path at full resolution.  patch_size: the first to try.
+    """
+    for patch, channels, super_res, learned in itertools.product(
+        (patch_size, *PATCHES), (1, 3, 4), (False, True), (False, True)
+    ):
+        pixel = channels * (1 + super_res), channels * (1 + learned) + edge
+        if (patch**2 * pixel[0], patch**2 * pixel[1]) == (inputs, outputs):
+            return patch, channels, super_res, learned
     raise ValueError(f"{inputs} channels go in and {outputs} come out")
 
 
@@ -126,7 +139,7 @@ def _levels(shapes: Shapes, width: int) -> tuple[int, tuple[int, ...], list[int]
 
 
 def _guess_size(mult: tuple[int, ...], attended: list[int]) -> int:
-    """Guesses the image size at which attention and multipliers are the usual ones."""
+    """Guesses the size of the first feature map at which attention and multipliers are the usual ones."""
 
     def oddity(size: int) -> tuple[int, bool, int]:
         unusual = {size >> level for level in attended} - USUAL_ATTENTION
@@ -145,7 +158,7 @@ def fitting_flags(shapes: Shapes, model: ModelConfig) -> list[str]:
     if model.class_cond and rows in (model.num_classes, model.num_classes + 1):  # the number is right, with or without
         hidden = rows > model.num_classes
     try:
-        found = model_settings(shapes, "", model.image_size, model.small_size, hidden)
+        found = model_settings(shapes, "", model.image_size, model.small_size, hidden, model.patch_size)
     except UserError:
         return []
     if hidden != (model.cond_drop_prob > 0):
@@ -153,7 +166,7 @@ def fitting_flags(shapes: Shapes, model: ModelConfig) -> list[str]:
     was = {name: getattr(model, name) for name in found}
     same = (
         model.multipliers,
-        {*model.attention_sizes} & {model.image_size >> i for i in range(len(model.multipliers))},
+        {*model.attention_sizes} & {model.map_size >> i for i in range(len(model.multipliers))},
     )
     fits = ModelConfig(**found)
     if (fits.multipliers, {*fits.attention_sizes}) == same:

@@ -42,12 +42,33 @@ class ModelConfig:
     )
     num_channels: int = setting(
         128,
-        "Width of the network at full resolution. Doubling it makes a training step about four times slower and"
+        "Width of the network's first level. Doubling it makes a training step about four times slower and"
         " improves sample quality.",
         label="Channels",
         low=32,
         high=1024,
         basic=True,
+    )
+    patch_size: int = setting(
+        1,
+        "Side of the squares of pixels that become channels before the network, and pixels again behind it"
+        " (space-to-depth). 2: the network works at half the image size, on four times the channels of an image, in"
+        " less than half the time at equal width; 64 pixels cost what 32 do without.",
+        label="Patch size",
+        low=1,
+        high=8,
+        unit="pixels",
+        group="Layers",
+    )
+    patch_skip_channels: int = setting(
+        0,
+        "With patches: width of a thin path at full resolution beside the network, for the finest detail. It takes a"
+        " few per cent of a step: 32 is usual.",
+        label="Channels past the patches",
+        empty=(0, "no such path"),
+        low=0,
+        high=256,
+        group="Layers",
     )
     num_res_blocks: int = setting(
         2,
@@ -100,7 +121,8 @@ class ModelConfig:
     )
     attention_resolutions: str = setting(
         "16,8",
-        "Resolutions of the feature map at which attention is used, such as 16,8.",
+        "Resolutions of the feature map at which attention is used, such as 16,8. The first feature map is as large as"
+        " the image, divided by the patch size.",
         label="Attention resolutions",
         empty=("", "only in the middle block"),
         group="Layers",
@@ -159,7 +181,7 @@ class ModelConfig:
     @property
     def multipliers(self) -> tuple[int, ...]:
         """Width of each level as a multiple of num_channels."""
-        return ints("channel_mult", self.channel_mult) or default_multipliers(self.image_size)
+        return ints("channel_mult", self.channel_mult) or default_multipliers(self.map_size)
 
     @property
     def attention_sizes(self) -> tuple[int, ...]:
@@ -188,14 +210,34 @@ class ModelConfig:
         return self.small_size > 0
 
     @property
+    def map_size(self) -> int:
+        """Width and height of the first feature map: the image size divided by the patch size."""
+        return max(1, self.image_size // self.patch_size)
+
+    @property
     def in_channels(self) -> int:
-        """Input channels of the network: x_t, and for super-resolution the upsampled low-resolution image."""
+        """Channels of the network's input: x_t, and for super-resolution the upsampled low-resolution image."""
         return self.image_channels * (2 if self.super_res else 1)
 
     @property
     def out_channels(self) -> int:
-        """Output channels of the network: the prediction, and a learned variance."""
+        """Channels of the network's output: the prediction, and a learned variance."""
         return self.image_channels * (2 if self.learn_sigma else 1)
+
+    @property
+    def edge_channels(self) -> int:
+        """Channels of the path at full resolution; 0: there is none."""
+        return self.patch_skip_channels if self.patch_size > 1 else 0
+
+    @property
+    def inner_in(self) -> int:
+        """Channels that the U-Net is given: those of all pixels of a patch."""
+        return self.in_channels * self.patch_size**2
+
+    @property
+    def inner_out(self) -> int:
+        """Channels that the U-Net gives: those of the output and of the path at full resolution, for all pixels."""
+        return (self.out_channels + self.edge_channels) * self.patch_size**2
 
 
 @dataclass(frozen=True)
@@ -283,10 +325,13 @@ class DiffusionConfig:
     )
 
 
-def default_multipliers(image_size: int) -> tuple[int, ...]:
-    """Channel multipliers of improved-diffusion at 32, 64 and 256; else of the next smaller size, as many as fit."""
+def default_multipliers(size: int) -> tuple[int, ...]:
+    """Channel multipliers of improved-diffusion at 32, 64 and 256; else of the next smaller size, as many as fit.
+
+    size: width and height of the first feature map.
+    """
     known = {1: (1, 2, 2, 2), 64: (1, 2, 3, 4), 128: (1, 1, 2, 3, 4), 256: (1, 1, 2, 2, 4, 4)}
-    mult = known[max(size for size in known if size <= image_size)]
-    while len(mult) > 1 and (image_size % 2 ** (len(mult) - 1) or image_size // 2 ** (len(mult) - 1) < 4):
+    mult = known[max(n for n in known if n <= size)]
+    while len(mult) > 1 and (size % 2 ** (len(mult) - 1) or size // 2 ** (len(mult) - 1) < 4):
         mult = mult[:-1]
     return mult

@@ -280,6 +280,26 @@ class TrainConfig:
         high=1000,
         group="Log, checkpoints, previews",
     )
+    eval_interval: int = setting(
+        0,
+        "Training steps between two measurements of the loss on held-out images, which shows when a model begins to"
+        " memorise the others.",
+        label="Held-out loss every",
+        empty=(0, "so often that it takes 3 % of the time at most, if images are held out"),
+        low=0,
+        high=10**9,
+        unit="steps",
+        group="Log, checkpoints, previews",
+    )
+    eval_images: int = setting(
+        256,
+        "Held-out images, and as many training images, on which it is measured: always the same, with the same noise.",
+        label="Held-out loss images",
+        empty=(0, "off"),
+        low=0,
+        high=10**6,
+        group="Log, checkpoints, previews",
+    )
     threads: int = setting(
         0,
         "CPU threads to train with.",
@@ -322,6 +342,7 @@ def unused(config: Config) -> set[str]:
     """Names of the settings that have no effect given the others."""
     model, diffusion, train = config.model, config.diffusion, config.train
     idle = {
+        "patch_skip_channels": model.patch_size == 1,
         "num_classes": not model.class_cond,
         "cond_drop_prob": not model.class_cond,
         "learned_range": not model.learn_sigma,
@@ -335,6 +356,7 @@ def unused(config: Config) -> set[str]:
         "fp16_scale_growth": train.precision != "fp16" and not train.use_fp16,
         "preview_samples": not train.sample_interval,
         "preview_steps": not train.sample_interval,
+        "eval_interval": not train.eval_images,
         "num_heads": model.num_head_channels != -1,
         "num_heads_upsample": not model.attention_resolutions.strip() or model.num_head_channels != -1,
     }

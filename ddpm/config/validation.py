@@ -83,13 +83,24 @@ def _model_problems(config: Config) -> Iterator[Problem]:
             code="nothing-learnt",
             remedies=({"cond_drop_prob": 0.1}, {"class_cond": False}),
         )
+    if model.image_size % model.patch_size:
+        fitting = [n for n in (2, 4) if model.image_size % n == 0]
+        yield Problem(
+            "patch_size",
+            f"patch_size {model.patch_size} does not divide image_size {model.image_size}: use"
+            f" {''.join(f'{n}, ' for n in fitting)}{'or ' if fitting else ''}1 for no patches.",
+            code="bad-value",
+            remedies=(*({"patch_size": n} for n in fitting), {"patch_size": 1}),
+        )
+        return  # all else is about the feature maps
     halvings = len(model.multipliers) - 1
-    if model.image_size % 2**halvings:
-        nearby = _nearby_sizes(model.image_size, 2**halvings)
+    if model.map_size % 2**halvings:
+        patches = f" in patches of patch_size {model.patch_size}" if model.patch_size > 1 else ""
+        nearby = _nearby_sizes(model.image_size, model.patch_size * 2**halvings)
         fits = "".join(f"{n}, " for n in nearby)
         yield Problem(
             "image_size",
-            f"image_size {model.image_size} cannot be halved {halvings} times, which {halvings + 1} levels"
+            f"image_size {model.image_size}{patches} cannot be halved {halvings} times, which {halvings + 1} levels"
             f" (channel_mult {','.join(map(str, model.multipliers))}) need: use {fits}{'or ' if fits else ''}fewer"
             " channel_mult entries.",
             code="bad-value",
@@ -120,9 +131,7 @@ def _model_problems(config: Config) -> Iterator[Problem]:
             remedies=({"num_channels": low}, {"num_channels": low + 32}),
         )
     attended = {
-        m * model.num_channels
-        for i, m in enumerate(model.multipliers)
-        if model.image_size >> i in model.attention_sizes
+        m * model.num_channels for i, m in enumerate(model.multipliers) if model.map_size >> i in model.attention_sizes
     }
     everywhere = {*attended, model.multipliers[-1] * model.num_channels}  # the middle always has attention
     each = model.num_head_channels

@@ -83,6 +83,12 @@ def export_checkpoint(run: Run, folder: Path, step: int = 0) -> list[str]:
             " improved-diffusion's networks cannot: it cannot load this one.",
             code="not-exportable",
         )
+    if config.model.patch_size > 1:
+        raise UserError(
+            f"{run.name} has patch_size {config.model.patch_size}, and improved-diffusion's networks have no patches:"
+            " it cannot load this one.",
+            code="not-exportable",
+        )
     if config.diffusion.prediction == "v":
         raise UserError(
             f"{run.name} predicts v, and improved-diffusion's networks cannot: it cannot load this one.",

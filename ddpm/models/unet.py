@@ -132,13 +132,19 @@ class Block(nn.Sequential):
 
 
 class UNet(Computed):
-    """(x [N, C, H, W], t [N], y [N] int64 if class-conditional) -> [N, C, H, W], or 2C with learn_sigma."""
+    """(x [N, C, H, W], t [N], y [N] int64 if class-conditional) -> [N, C, H, W], or 2C with learn_sigma.
+
+    With a patch size p it works on [N, C p^2, H / p, W / p]: each square of p x p pixels becomes the channels of one,
+    and pixels again behind the network, so that mean and variance are still the halves of the output's channels.  A
+    path at full resolution adds edge_out(SiLU(edge_in(x) + features)), whose features for each pixel are further
+    channels of the network's output.
+    """
 
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.config = config
         width, embed = config.num_channels, 4 * config.num_channels
-        plan = architecture.plan(config, config.in_channels)
+        plan = architecture.plan(config)
         self.time_embed = nn.Sequential(nn.Linear(width, embed), nn.SiLU(), nn.Linear(embed, embed))
         if config.class_cond:
             vectors = torch.empty(config.label_slots, embed)
@@ -149,8 +155,13 @@ class UNet(Computed):
         self.middle_block = self._block(plan.middle)
         self.output_blocks = nn.ModuleList(self._block(layers) for layers in plan.outputs)
         self.out: Any = nn.Sequential(
-            nn.GroupNorm(GROUPS, width), nn.SiLU(), zeroed(nn.Conv2d(width, config.out_channels, 3, padding=1))
+            nn.GroupNorm(GROUPS, width),
+            nn.SiLU(),
+            zeroed(nn.Conv2d(width, config.inner_out, 3, padding=1)),
         )
+        if edge := config.edge_channels:
+            self.edge_in = nn.Conv2d(config.in_channels, edge, 3, padding=1)
+            self.edge_out = zeroed(nn.Conv2d(edge, config.out_channels, 3, padding=1))
 
         # A list, of which torch knows nothing: the blocks are in the modules above.
         self.res_blocks = [module for module in self.modules() if isinstance(module, ResBlock)]
@@ -181,7 +192,8 @@ class UNet(Computed):
         # All projections at once: their SiLU is the same, and together they take less time.
         embedded = self.ops.linear(F.silu(embedding), [block.emb_layers[1] for block in self.res_blocks])
         skips = []
-        x = self.ops.enter(x)
+        image = x
+        x = self.ops.enter(self.to_patches(x))
         for block in self.input_blocks:
             x = block(x, embedded)
             skips.append(x)
@@ -189,7 +201,20 @@ class UNet(Computed):
         for block in self.output_blocks:
             x = block(Joined(x, skips.pop()), embedded)
         norm, _, conv = self.out
-        return self.ops.leave(self.ops.conv(self.ops.norm_silu(x, norm), conv))
+        x = self.to_pixels(self.ops.conv(self.ops.norm_silu(x, norm), conv))
+        if self.config.edge_channels:
+            x, features = x.split([self.config.out_channels, self.config.edge_channels], dim=1)
+            features = F.silu(self.ops.conv(self.ops.enter(image), self.edge_in, add=features))
+            x = self.ops.conv(features, self.edge_out, add=x)
+        return self.ops.leave(x)
+
+    def to_patches(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] -> [N, C p^2, H / p, W / p] with patch size p: channel c p^2 + p i + j is pixel (i, j) of c."""
+        return F.pixel_unshuffle(x, self.config.patch_size) if self.config.patch_size > 1 else x
+
+    def to_pixels(self, x: Tensor) -> Tensor:
+        """The inverse of `to_patches`: [N, C p^2, H / p, W / p] -> [N, C, H, W]."""
+        return F.pixel_shuffle(x, self.config.patch_size) if self.config.patch_size > 1 else x
 
     def use(self, ops: Ops) -> None:
         """Sets the operations that all modules compute with."""

@@ -46,10 +46,10 @@ class Plan:
         return [layer for block in [*self.inputs, self.middle, *self.outputs] for layer in block]
 
 
-def plan(config: ModelConfig, channels_in: int) -> Plan:
-    """Lays out the network for inputs of `channels_in` channels."""
-    width, size = config.num_channels, config.image_size
-    inputs: list[list[Layer]] = [[Conv(channels_in, width, size)]]
+def plan(config: ModelConfig) -> Plan:
+    """Lays out the network, but for its last layers."""
+    width, size = config.num_channels, config.map_size
+    inputs: list[list[Layer]] = [[Conv(config.inner_in, width, size)]]
     skips, channels = [width], width
     last = len(config.multipliers) - 1
     for level, mult in enumerate(config.multipliers):
@@ -88,7 +88,7 @@ def parameters(config: ModelConfig) -> int:
     width, embed = config.num_channels, 4 * config.num_channels
     total = (width + 1) * embed + (embed + 1) * embed
     total += config.label_slots * embed
-    for layer in plan(config, config.in_channels).layers:
+    for layer in plan(config).layers:
         match layer:
             case Conv(channels_in, channels):
                 total += 9 * channels_in * channels + channels
@@ -99,7 +99,10 @@ def parameters(config: ModelConfig) -> int:
                 total += (channels_in + 1) * channels if channels_in != channels else 0
             case Attention(channels):
                 total += 2 * channels + (channels + 1) * 3 * channels + (channels + 1) * channels
-    return total + 2 * width + 9 * width * config.out_channels + config.out_channels
+    total += 2 * width + (9 * width + 1) * config.inner_out
+    if edge := config.edge_channels:
+        total += (9 * config.in_channels + 1) * edge + (9 * edge + 1) * config.out_channels
+    return total
 
 
 def flops(config: ModelConfig) -> float:
@@ -109,8 +112,9 @@ def flops(config: ModelConfig) -> float:
     Pixelwise operations, such as normalisations, are not counted.
     """
     width, embed = config.num_channels, 4 * config.num_channels
-    products = (width + embed) * embed + 9 * width * config.out_channels * config.image_size**2
-    for layer in plan(config, config.in_channels).layers:
+    products = (width + embed) * embed + 9 * width * config.inner_out * config.map_size**2
+    products += 9 * (config.in_channels + config.out_channels) * config.edge_channels * config.image_size**2
+    for layer in plan(config).layers:
         area = layer.size**2
         match layer:
             case Conv(channels_in, channels):

@@ -86,9 +86,10 @@ def training_bytes(model: ModelConfig, train: TrainConfig) -> float:
 
 def activation_bytes(model: ModelConfig, how: ExpectedMode) -> float:
     """Estimates the peak bytes per image of a training step: feature maps kept for the backward pass."""
-    laid_out = architecture.plan(model, model.in_channels)
+    laid_out = architecture.plan(model)
     layers = laid_out.layers
-    last = (2 if how.native else 3) * model.num_channels * model.image_size**2  # the last norm, SiLU and convolution
+    last = (2 if how.native else 3) * model.num_channels * model.map_size**2  # the last norm, SiLU and convolution
+    last += (2 * model.edge_channels + BLOCK) * model.image_size**2 if model.edge_channels else 0
     whole = [_kept(layer, model, how) for layer in layers]
     # What is joined with later maps is not copied for them: the layer that came next keeps it as it is.
     twice = sum(block[-1].channels * block[-1].size ** 2 for block in laid_out.inputs)
@@ -129,7 +130,7 @@ def _kept(layer: Layer, model: ModelConfig, how: ExpectedMode) -> int:
 def _gradient_workspace(model: ModelConfig, threads: int) -> int:
     """Counts the numbers in which all threads accumulate a convolution's weight gradient, in Winograd's domain."""
     most = 0
-    for layer in architecture.plan(model, model.in_channels).layers:
+    for layer in architecture.plan(model).layers:
         if not isinstance(layer, Attention):
             points = 36 if layer.size >= 16 else 16  # of a tile: (4 + 2)^2, where maps are large, or (2 + 2)^2
             most = max(most, points * max(layer.channels_in, layer.channels, BLOCK) * layer.channels)
@@ -173,9 +174,10 @@ def forward_bytes(model: ModelConfig, how: ExpectedMode) -> float:
 
     These are the skip connections that are still needed, and what the current layer works with.
     """
-    laid_out = architecture.plan(model, model.in_channels)
+    laid_out = architecture.plan(model)
     skips: list[int] = []
-    most = 5 * model.num_channels * model.image_size**2  # the last layers
+    most = 5 * model.num_channels * model.map_size**2  # the last layers
+    most += 3 * model.edge_channels * model.image_size**2
 
     def pass_through(block: list[Layer], joined: int = 0) -> int:
         """Returns the size of the output of `block`."""

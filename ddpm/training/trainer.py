@@ -9,6 +9,7 @@ import copy
 import logging
 import time
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -43,6 +44,7 @@ class Report(NamedTuple):
     seconds: float
     applied: bool  # False when the gradient was not finite: the weights were left as they were
     lg_loss_scale: float | None = None  # after the step, with fp16
+    held_out: Mapping[str, float] = MappingProxyType({})  # after the step, by column, where it was measured then
 
     @property
     def diverged(self) -> bool:
