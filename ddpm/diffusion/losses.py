@@ -30,6 +30,7 @@ class Batch(NamedTuple):
     y: Tensor | None = None  # [N] int64 labels
     low_res: Tensor | None = None  # [N, C, h, w] in [-1, 1], input of a super-resolution network
     weight: Tensor | None = None  # [N] weight of each image's loss, where timesteps are not sampled uniformly
+    augmented: Tensor | None = None  # float32 [N, AUGMENTED], what was done to x_start, as `ddpm.data.augment` has it
 
     def part(self, start: int, stop: int) -> "Batch":
         """Images start .. stop - 1 as a batch."""
@@ -38,7 +39,7 @@ class Batch(NamedTuple):
     @property
     def condition(self) -> Condition:
         """Inputs of the network besides x_t and t."""
-        inputs = {"y": self.y, "low_res": self.low_res}
+        inputs = {"y": self.y, "low_res": self.low_res, "augmented": self.augmented}
         return {name: value for name, value in inputs.items() if value is not None}
 
 

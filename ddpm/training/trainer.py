@@ -21,6 +21,7 @@ from ddpm.compute import distributed, precision
 from ddpm.compute.precision import LossScale
 from ddpm.config import learning_rate
 from ddpm.config.training import Config
+from ddpm.data import augment
 from ddpm.data.datasets import Dataset, Stream
 from ddpm.diffusion.losses import Batch, Losses, training_losses
 from ddpm.diffusion.timestep_samplers import SAMPLERS, TimestepSampler
@@ -97,18 +98,23 @@ class Trainer:
             slice(count * distributed.rank(), count * (distributed.rank() + 1)),
         )
         pixels, labels = self.stream.next(whole, own)
+        model, augmented = self.config.model, None
+        if model.augment:
+            random = torch.rand((whole, augment.DRAWS), generator=self.rng, dtype=torch.float64)[own].numpy()
+            augmented = augment.drawn(random, model.augment, model.image_size)
+            pixels = augment.applied(pixels, augmented)
         x_start = torch.from_numpy(images.to_float(pixels))
         t, weight = self.timesteps.sample(whole, self.rng)
         noise = torch.randn((whole, *x_start.shape[1:]), generator=self.rng)[own]
         t, weight = t[own], None if weight is None else weight[own]
-        model = self.config.model
         y = torch.from_numpy(labels) if model.class_cond and labels is not None else None
         if y is not None and model.cond_drop_prob:
             hidden = torch.rand(whole, generator=self.rng)[own] < model.cond_drop_prob
             y = y.masked_fill(hidden, model.num_classes)  # the label of no class (Ho & Salimans 2022, Algorithm 1)
         small = model.small_size
         low_res = F.interpolate(x_start, (small, small), mode="area") if small else None
-        batch = Batch(x_start, t, noise, y, low_res, weight)
+        told = None if augmented is None else torch.from_numpy(augmented)
+        batch = Batch(x_start, t, noise, y, low_res, weight, told)
         return Batch(*(None if part is None else part.to(self.device) for part in batch))  # type: ignore[arg-type]
 
     def update(self, batch: Batch) -> Report:
