@@ -63,6 +63,15 @@ class DataConfig:
         label="Random flips",
         basic=True,
     )
+    crop: str = setting(
+        "center",
+        "Which square of an image that is larger or not square is trained on: center, the largest one in its middle, or"
+        " random, another one each time, anywhere and with at least four fifths of the shorter side. Random is for"
+        " small sets of larger images; it reads them twice at the start and takes about 1.6 times the disk, up to 3"
+        " times for wide ones. Previews, held-out images and evaluation are cropped in the middle.",
+        label="Crop",
+        choices=("center", "random"),
+    )
     enlarge: bool = enlarge_setting()
     skip_broken: bool = skip_broken_setting()
     hold_out: float = setting(

@@ -49,7 +49,7 @@ class TrainingLoop:
         worker.beat(state="starting", message="Reading the data")
         dataset = distributed.run_on_all_ranks(
             lambda: datasets.open_dataset(
-                self.config.data, self.config.model, self._on_data, seed=self.config.train.seed
+                self.config.data, self.config.model, self._on_data, seed=self.config.train.seed, training=True
             )
         )
         for sentence in dataset.about:

@@ -22,7 +22,8 @@ from ddpm.compute.precision import LossScale
 from ddpm.config import learning_rate
 from ddpm.config.training import Config
 from ddpm.data import augment
-from ddpm.data.datasets import Dataset, Stream
+from ddpm.data.datasets import Dataset
+from ddpm.data.stream import Stream
 from ddpm.diffusion.losses import Batch, Losses, training_losses
 from ddpm.diffusion.timestep_samplers import SAMPLERS, TimestepSampler
 from ddpm.formatting import plural
