@@ -42,7 +42,7 @@ def add(commands: Any) -> None:
 def _ema(options: argparse.Namespace) -> Output:
     from ddpm.checkpoints import post_hoc_ema
 
-    run = runs.find_run(options.runs_dir, options.run)
+    run, step = runs.find_run(options.runs_dir, options.run), getattr(options, "step", 0)
     with (
         Worker(options.job) if options.job else contextlib.nullcontext() as worker,
         shared.progress_bar("reading", unit="average") as bar,
@@ -57,7 +57,7 @@ def _ema(options: argparse.Namespace) -> Output:
 
         if worker:
             worker.beat(state="running")
-        made = post_hoc_ema.make(run, options.width, options.step, progress)
+        made = post_hoc_ema.make(run, options.width, step, progress)
         if worker:
             worker.beat(state="finished", step=worker.status.total_steps)
     path = made.checkpoint.path(made.weights)
@@ -66,7 +66,7 @@ def _ema(options: argparse.Namespace) -> Output:
         if made.error is None
         else f"of {plural(made.read, 'average')}, to within {number(100 * made.error, 2)} %"
     )
-    more = ["--weights", made.weights, *(["--step", str(options.step)] if options.step else [])]
+    more = ["--weights", made.weights, *(["--step", str(step)] if step else [])]
     document = {
         "run": run.name,
         "step": made.checkpoint.step,
