@@ -24,7 +24,7 @@ from ddpm.runs.manifests import Checkpoint
 from ddpm.runs.metrics import columns_for
 from ddpm.runs.runs import Run
 from ddpm.runs.worker import Stopped, Worker
-from ddpm.training import held_out, preview, resume, saving, warm_start
+from ddpm.training import copy_watch, held_out, preview, resume, saving, warm_start
 from ddpm.training.log_writers import RunLog
 from ddpm.training.pace import Pace
 from ddpm.training.trainer import Means, Report, Trainer
@@ -92,6 +92,8 @@ class TrainingLoop:
             columns = columns_for(losses.parts(self.config), scale=self.trainer.scale is not None, held_out=more)
             self.metrics = RunLog(run.folder, columns, self.config.train.log_formats, self.trainer.step)
         self._begin_held_out()
+        watched = distributed.is_main() and not self.config.model.super_res  # which enlarges images of the data
+        self.copies = copy_watch.CopyWatch(run, worker, dataset) if watched else None
         self.began = time.monotonic()
         self.pace = Pace()
         self.save_again_at = 0.0
@@ -246,7 +248,10 @@ class TrainingLoop:
             if save:
                 self._save(report, must=last or stop)
             if (train.sample_interval and (step % train.sample_interval == 0 or last)) or "sample" in asked:
-                preview.save(self.run, self.worker, self.trainer, None if stop else self._stop_asked)
+                made = preview.save(self.run, self.worker, self.trainer, None if stop else self._stop_asked)
+                if self.copies and made is not None:
+                    self.copies.check(made, step, last)
+                    self.worker.beat(warning=self._warning(), now=True)
             if stop:
                 self._end_stopped(step)
                 return
@@ -314,6 +319,9 @@ class TrainingLoop:
             speed,
         )
 
+    def _warning(self) -> str:
+        return f"{self.notices} {self.copies.notice if self.copies else ''}".strip()
+
     def _kept(self) -> str:
         saved = self.run.checkpoints()
         return f"the checkpoint of step {saved[-1].step} is intact" if saved else "nothing was saved before it"
@@ -379,5 +387,5 @@ class TrainingLoop:
             checkpoint_files.prune(self.run, self.config.train.keep_checkpoints, self.bad)
         except OSError as refused:
             log.warning("%s Earlier checkpoints stay for now.", as_user_error(refused))
-        self.worker.beat(warning=self.notices, now=True)
+        self.worker.beat(warning=self._warning(), now=True)
         log.info("Saved the checkpoint of step %d", self.trainer.step)
