@@ -26,8 +26,9 @@ from ddpm.config import codec
 from ddpm.config.tasks import EvalConfig
 from ddpm.config.training import Config, DataConfig
 from ddpm.data import datasets, lineage
-from ddpm.data.datasets import Dataset, Digest, Split, Stream
+from ddpm.data.datasets import Dataset, Digest, Split
 from ddpm.data.lineage import Remedy
+from ddpm.data.stream import Stream
 from ddpm.diffusion.denoiser import Condition, Network
 from ddpm.errors import UserError
 from ddpm.formatting import plural

@@ -82,7 +82,7 @@ def _train_in_memory(config: Config, dataset: "Dataset") -> Iterator[Any]:
         trainer = Trainer(config, dataset, distributed.device())
         loss = held_out.begin(trainer, held_out.open_part(config))
         yield None, trainer
-        for report in trainer.steps(trainer.config.train.total_steps):
+        for report in trainer.steps():
             if loss and loss.is_due(report.step):
                 report = report._replace(held_out=loss.measure())
             yield report

@@ -213,6 +213,11 @@ def _limits(config: Config) -> list[str]:
             "Its scripts know no weighting of the loss: a training that is resumed there goes on without"
             f" {diffusion.loss_weighting}."
         )
+    if config.train.lr_schedule != "constant":
+        notes.append(
+            "Its scripts know a constant learning rate and a linear annealing: a training that is resumed there goes on"
+            f" without {config.train.lr_schedule}."
+        )
     return notes
 
 

@@ -15,8 +15,9 @@ from torch import Tensor
 from ddpm.compute import distributed
 from ddpm.config.training import Config
 from ddpm.data import datasets
-from ddpm.data.datasets import Dataset, Stream
+from ddpm.data.datasets import Dataset
 from ddpm.data.decoded import Progress
+from ddpm.data.stream import Stream
 from ddpm.diffusion.denoiser import Network
 from ddpm.diffusion.losses import Batch, eps_errors
 from ddpm.errors import UserError

@@ -25,6 +25,7 @@ from ddpm.runs.metrics import columns_for
 from ddpm.runs.runs import Run
 from ddpm.runs.worker import Stopped, Worker
 from ddpm.training import copy_watch, held_out, preview, resume, saving, warm_start
+from ddpm.training.length import Length
 from ddpm.training.log_writers import RunLog
 from ddpm.training.pace import Pace
 from ddpm.training.trainer import Means, Report, Trainer
@@ -48,7 +49,7 @@ class TrainingLoop:
         worker.beat(state="starting", message="Reading the data")
         dataset = distributed.run_on_all_ranks(
             lambda: datasets.open_dataset(
-                self.config.data, self.config.model, self._on_data, seed=self.config.train.seed
+                self.config.data, self.config.model, self._on_data, seed=self.config.train.seed, training=True
             )
         )
         for sentence in dataset.about:
@@ -92,10 +93,10 @@ class TrainingLoop:
             columns = columns_for(losses.parts(self.config), scale=self.trainer.scale is not None, held_out=more)
             self.metrics = RunLog(run.folder, columns, self.config.train.log_formats, self.trainer.step)
         self._begin_held_out()
-        watched = distributed.is_main() and not self.config.model.super_res  # which enlarges images of the data
-        self.copies = copy_watch.CopyWatch(run, worker, dataset) if watched else None
+        self.copies = copy_watch.CopyWatch(run, worker, dataset)
         self.began = time.monotonic()
         self.pace = Pace()
+        self.length = Length(run, worker, self.trainer)
         self.save_again_at = 0.0
         self.asked: set[str] = set()  # requests received and not yet met
         count = sum(p.numel() for p in self.trainer.parameters)
@@ -226,11 +227,17 @@ class TrainingLoop:
             ) from error
 
     def _train(self) -> Iterator[Report]:
-        train = self.config.train
         self.worker.beat(state="running", message="", step=self.trainer.step)
-        for report in self.trainer.steps(train.total_steps):
+        for report in self.trainer.steps():
             self.means.add(report)
-            report, step, last = self._measured(report), report.step, report.step == train.total_steps
+            report = self._measured(report)
+            asked, save_due = distributed.broadcast_object((self.poll_requests(), self.save_is_due()))
+            self.asked = set()
+            if "cooldown" in asked:
+                self.length.cool_down()
+            self.config = self.trainer.config
+            train, step = self.config.train, report.step
+            last = step == train.total_steps
             due = step == 1 or step % train.log_interval == 0 or last or report.held_out or report.diverged
             if distributed.is_main() and due:
                 self._log(report)
@@ -239,17 +246,16 @@ class TrainingLoop:
             self.worker.beat(step=step, steps_per_second=self.pace.per_second, seconds_left=left)
             if report.diverged:
                 raise self._divergence_error(report)
-            asked, save_due = distributed.broadcast_object((self.poll_requests(), self.save_is_due()))
-            self.asked = set()
             stop = "stop" in asked and not last
             if stop:
                 self.worker.beat(state="stopping", message="Saving")
             save = step % train.save_interval == 0 or last or stop or "save" in asked or save_due
+            save = save or self.length.begins_cooldown()
             if save:
                 self._save(report, must=last or stop)
             if (train.sample_interval and (step % train.sample_interval == 0 or last)) or "sample" in asked:
                 made = preview.save(self.run, self.worker, self.trainer, None if stop else self._stop_asked)
-                if self.copies and made is not None:
+                if made is not None:
                     self.copies.check(made, step, last)
                     self.worker.beat(warning=self._warning(), now=True)
             if stop:
@@ -320,7 +326,7 @@ class TrainingLoop:
         )
 
     def _warning(self) -> str:
-        return f"{self.notices} {self.copies.notice if self.copies else ''}".strip()
+        return f"{self.notices} {self.copies.notice}".strip()
 
     def _kept(self) -> str:
         saved = self.run.checkpoints()

@@ -26,7 +26,8 @@ def save(
 ) -> np.ndarray | None:
     """Writes samples/STEP.png: a grid of samples of the first average, or of the raw weights without one.
 
-    Returns the samples, uint8 [N, H, W, C], in the main process; None in others, and where it was cancelled.
+    Returns the samples, uint8 [N, H, W, C]; None where there are none that begin with noise alone: of super-resolution,
+    where it was cancelled, and in all but the main process.
 
     The noise is the same every time.  A super-resolution model enlarges the same images of the data every time,
     which are shown next to the results.
@@ -65,4 +66,4 @@ def save(
     except (files.DiskFull, OSError) as error:
         words = as_user_error(error) if isinstance(error, OSError) else error
         log.warning("%s The preview was left out.", words)
-    return pixels
+    return pixels if small is None else None

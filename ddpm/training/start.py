@@ -43,7 +43,7 @@ def prepare(config: Config, progress: Progress | None = None) -> tuple[Config, D
     from ddpm.training import held_out
 
     config = settle(config)
-    dataset = datasets.open_dataset(config.data, config.model, progress, seed=config.train.seed)
+    dataset = datasets.open_dataset(config.data, config.model, progress, seed=config.train.seed, training=True)
     held_out.open_part(config, progress)
     if config.train.resume_checkpoint:
         from ddpm.training import warm_start

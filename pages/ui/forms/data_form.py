@@ -165,6 +165,8 @@ def show(form: str, config: Config, found: Contents, notes: Notes, archive: str 
         st.caption(f":orange[:material/info: {escape(notice)}]")
     small = about.size is not None and min(about.size) < config.model.image_size
     wanted = ["random_flip", "hold_out"]
+    if source == PATH or config.data.crop != "center":
+        wanted.append("crop")
     if small or config.data.enlarge or source == PATH:
         wanted.append("enlarge")
     if source == PATH or config.data.skip_broken:
