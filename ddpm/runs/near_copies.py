@@ -68,7 +68,6 @@ def words(found: NearCopies) -> str:
     return f"{found.copied:,} of {which} {verb}, compared with {training}."
 
 
-
 def save_pairs(path: Path, samples: np.ndarray, training: np.ndarray) -> None:
     """Writes pairs one below the other: samples uint8 [n, H, W, C] on the left, training images on the right.
 
@@ -81,7 +80,9 @@ def save_pairs(path: Path, samples: np.ndarray, training: np.ndarray) -> None:
 def pairs_in(folder: JobFolder, count: int) -> np.ndarray:
     """The pairs of `save_pairs`, uint8 [count, 2, H, W, C].  Raises UserError if the file is missing or another one."""
     path = folder.folder / PAIRS
-    wrong = UserError(f"{path} does not hold {formatting.plural(count, 'pair')} of images: delete it.", code="wrong-file")
+    wrong = UserError(
+        f"{path} does not hold {formatting.plural(count, 'pair')} of images: delete it.", code="wrong-file"
+    )
     try:
         pixels = np.asarray(image_files.decode(folder.read(path), str(path)))
     except FileNotFoundError:

@@ -114,4 +114,3 @@ class CopyWatch:
         said = near_copies.words(result)
         log.info("Step %d: %s", step, said)
         self.notice = said if result.copied else ""
-

@@ -21,9 +21,7 @@ from ddpm.training.trainer import Trainer
 log = logging.getLogger("ddpm")
 
 
-def save(
-    run: Run, worker: Worker, trainer: Trainer, cancelled: Callable[[], bool] | None = None
-) -> np.ndarray | None:
+def save(run: Run, worker: Worker, trainer: Trainer, cancelled: Callable[[], bool] | None = None) -> np.ndarray | None:
     """Writes samples/STEP.png: a grid of samples of the first average, or of the raw weights without one.
 
     Returns the samples, uint8 [N, H, W, C]; None where there are none that begin with noise alone: of super-resolution,

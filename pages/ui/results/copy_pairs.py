@@ -60,7 +60,6 @@ def unseen(found: NearCopies) -> str:
     )
 
 
-
 def show(folder: JobFolder, found: NearCopies, what: str) -> None:
     """The closest pairs: sample on the left, training image on the right.  what: the name of a sample."""
     if not found.pairs:
