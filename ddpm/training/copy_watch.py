@@ -42,13 +42,17 @@ class CopyWatch:
         self._gave_up = False
         self.notice = ""  # a sentence where previews are near-copies
 
-    def check(self, pixels: np.ndarray, step: int, last: bool = False) -> None:
-        """Compares the previews of a step, uint8 [N, H, W, C].  last: no step follows."""
+    def check(self, pixels: np.ndarray, step: int, last: bool = False) -> bool:
+        """Compares the previews of a step, uint8 [N, H, W, C], and returns whether there is another notice now.
+
+        last: no step follows.
+        """
         pixels = pixels[:MOST_PREVIEWS]
         began = time.monotonic()
         most = (LAST_SHARE if last else SHARE) * (began - self._began)
         if self._gave_up or self._spent + self._estimate(len(pixels)) > most:
-            return
+            return False
+        before = self.notice
         try:
             self._check(pixels, step)
         except UserError as error:
@@ -58,6 +62,7 @@ class CopyWatch:
             log.warning("The previews are not compared with the training images. %s", as_user_error(error))
         self._worker.beat(message="")
         self._spent += time.monotonic() - began
+        return self.notice != before
 
     def _estimate(self, count: int) -> float:
         """Seconds that the next check takes."""

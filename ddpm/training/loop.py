@@ -255,8 +255,7 @@ class TrainingLoop:
                 self._save(report, must=last or stop)
             if (train.sample_interval and (step % train.sample_interval == 0 or last)) or "sample" in asked:
                 made = preview.save(self.run, self.worker, self.trainer, None if stop else self._stop_asked)
-                if made is not None:
-                    self.copies.check(made, step, last)
+                if made is not None and self.copies.check(made, step, last) and not self.save_again_at:
                     self.worker.beat(warning=self._warning(), now=True)
             if stop:
                 self._end_stopped(step)
