@@ -155,7 +155,7 @@ def _eps(at: Point, x: Tensor, x_start: Tensor) -> Tensor:
 
 
 def _along(x: Tensor, eps: Tensor, x_start: Tensor, now: Point, to: Point) -> Tensor:
-    """x at `to` if eps stays as it is (Song et al. 2021, Eq. 13), or x_start where x is noise alone, as eps is known."""
+    """x at `to` if eps stays as it is (Song et al. 2021, Eq. 13); if x_start does, where x is noise alone."""
     if now.alpha == 0:
         return _towards(x, x_start, now, to)
     x_start = (x - now.sigma * eps) / now.alpha
@@ -375,8 +375,7 @@ def named(name: str) -> Callable[..., Iterator[SampleStep]]:
 
     The settings it `takes` are still to be passed.
     """
-    row = SOLVERS[name]
-    function = row.function
+    function = (row := SOLVERS[name]).function
     if isinstance(function, str):
         function = pkgutil.resolve_name(function if ":" in function else f"{__name__}:{function}")
     return partial(function, **row.options)
