@@ -230,19 +230,20 @@ class TrainingLoop:
         self.worker.beat(state="running", message="", step=self.trainer.step)
         for report in self.trainer.steps():
             self.means.add(report)
-            report = self._measured(report)
             asked, save_due = distributed.broadcast_object((self.poll_requests(), self.save_is_due()))
             self.asked = set()
             if "cooldown" in asked:
                 self.length.cool_down()
+            self.length.follow_time(self.seconds)
             self.config = self.trainer.config
             train, step = self.config.train, report.step
+            report = self._measured(report)
             last = step == train.total_steps
             due = step == 1 or step % train.log_interval == 0 or last or report.held_out or report.diverged
             if distributed.is_main() and due:
                 self._log(report)
             self.pace.step()
-            left = self.pace.seconds_for(train.total_steps - step)
+            left = self.length.seconds_left(self.seconds, self.pace)
             self.worker.beat(step=step, steps_per_second=self.pace.per_second, seconds_left=left)
             if report.diverged:
                 raise self._divergence_error(report)
@@ -252,6 +253,7 @@ class TrainingLoop:
             save = step % train.save_interval == 0 or last or stop or "save" in asked or save_due
             save = save or self.length.begins_cooldown()
             if save:
+                self.length.record()
                 self._save(report, must=last or stop)
             if (train.sample_interval and (step % train.sample_interval == 0 or last)) or "sample" in asked:
                 made = preview.save(self.run, self.worker, self.trainer, None if stop else self._stop_asked)
@@ -267,6 +269,7 @@ class TrainingLoop:
                     self._end_finished()
                 else:
                     if not save or self.save_is_due():
+                        self.length.record()
                         self._save(report, must=True)
                     self._end_stopped(step)
                 raise
