@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from ddpm.cli import (
     bench,
     data,
+    ema,
     evaluate,
     example,
     import_openai,
@@ -33,6 +34,7 @@ COMMANDS = (
     sample,
     trajectory,
     evaluate,
+    ema,
     variance,
     result,
     bench,

@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 from ddpm import schedules, weightings
-from ddpm.config import codec, learning_rate
+from ddpm.config import codec, ema_rates, learning_rate
 from ddpm.config.codec import SECTIONS
 from ddpm.config.fields import Setting, settings
 from ddpm.config.model import ModelConfig
@@ -234,14 +234,11 @@ def _train_problems(config: Config) -> Iterator[Problem]:
             remedies=({"lr": 1e-4},),
         )
     for rate in train.ema_rates:
-        try:
-            good = 0 <= float(rate) < 1
-        except ValueError:
-            good = False
-        if not good:
+        if not ema_rates.is_valid(rate):
             yield Problem(
                 "ema_rate",
-                f"ema_rate {rate!r} is not between 0 and 1: write rates such as 0.999,0.9999.",
+                f"ema_rate {rate!r} is neither a rate between 0 and 1 nor a width from {ema_rates.NARROWEST} to"
+                f" {ema_rates.WIDEST}: write 0.999,0.9999 or power0.05,power0.1.",
                 code="bad-value",
                 remedies=({"ema_rate": "0.9999"},),
             )
