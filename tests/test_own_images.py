@@ -70,14 +70,14 @@ def test_held_out_images_are_not_counted_as_seen() -> None:
 
 def test_fewer_images_stop_sooner_and_are_guarded_more() -> None:
     assert {name for name, preset in PRESETS.items() if preset.group == OWN} == {
-        own_name(row.count, size) for row in OWN_IMAGES for size in OWN_SIZES
+        own_name(row.number, size) for row in OWN_IMAGES for size in OWN_SIZES
     }
     for size in OWN_SIZES:
-        rows = [PRESETS[own_name(row.count, size)].config for row in OWN_IMAGES]
+        rows = [PRESETS[own_name(row.number, size)].config for row in OWN_IMAGES]
         assert all(config.model.image_size == size for config in rows)
         steps = [config.train.total_steps for config in rows]
         seen = [
-            config.train.total_steps * config.train.batch_size / row.count
+            config.train.total_steps * config.train.batch_size / row.number
             for config, row in zip(rows, OWN_IMAGES, strict=True)
         ]
         guard = [config.model.dropout for config in rows]

@@ -98,9 +98,9 @@ PRESETS |= {
 
 
 class OwnImages(NamedTuple):
-    """Settings for about `count` images of one's own: the fewer, the more against learning them by heart."""
+    """Settings for about `number` images of one's own: the fewer, the more against learning them by heart."""
 
-    count: int
+    number: int
     settings: dict[str, Any]
 
 
@@ -119,22 +119,22 @@ OWN_SIZES: dict[int, dict[str, Any]] = {32: dict(image_size=32), 64: dict(image_
 # fmt: on
 
 
-def own_name(count: int, size: int) -> str:
-    """The name of the preset for about `count` images of one's own at `size` pixels, a row of each table."""
-    return f"own-{count}-{size}"
+def own_name(number: int, size: int) -> str:
+    """The name of the preset for about `number` images of one's own at `size` pixels, a row of each table."""
+    return f"own-{number}-{size}"
 
 
 def _own(row: OwnImages, size: int) -> Preset:
     settings = {**_LEARN, **OWN_SIZES[size], **row.settings}
     config = replace(Config(), settings)
-    seen = round(config.train.total_steps * config.train.batch_size / row.count)
+    seen = round(config.train.total_steps * config.train.batch_size / row.number)
     dropout = f", dropout {config.model.dropout:g}" if config.model.dropout else ""
     augmented = ", augmented" if config.model.augment else ""
     description = f"{config.train.total_steps:,} steps, each image about {seen} times{dropout}{augmented}."
-    return Preset(f"{row.count:,} images, {size} pixels", description, settings, OWN)
+    return Preset(f"{row.number:,} images, {size} pixels", description, settings, OWN)
 
 
-PRESETS |= {own_name(row.count, size): _own(row, size) for size in OWN_SIZES for row in OWN_IMAGES}
+PRESETS |= {own_name(row.number, size): _own(row, size) for size in OWN_SIZES for row in OWN_IMAGES}
 
 DEFAULT = "quick-start"
 

@@ -33,9 +33,9 @@ def propose(about: Description) -> Proposal | None:
     """
     if about.size is None:
         return None
-    row = min(OWN_IMAGES, key=lambda row: abs(math.log(row.count / about.count)))
+    row = min(OWN_IMAGES, key=lambda row: abs(math.log(row.number / about.count)))
     size = max((size for size in OWN_SIZES if size <= min(about.size)), default=min(OWN_SIZES))
-    name, extra = own_name(row.count, size), _of_classes(about)
+    name, extra = own_name(row.number, size), _of_classes(about)
     config = codec.replace(PRESETS[name].config, extra)
     train = config.train
     held_out = about.test_count or held_out_count(about.count, config.data.hold_out)
