@@ -140,9 +140,7 @@ def test_longer_by_time_and_by_steps(runs_dir: Path, config: Config, monkeypatch
         extending.extend_time(run, "0.001s")
     with raises_error("conflicting-settings"):
         ddpm.train(run, total_steps=20, train_for="2h")
-    monkeypatch.setattr(
-        budget.Budget, "after_step", lambda self, train, step, used: (24 if step < 20 else 40, step == 20)
-    )
+    monkeypatch.setattr(budget.Budget, "after_step", lambda self, train, step, used: (60 - step, step == 20))
     longer = trained(run, runs_dir, train_for="2h")
     assert (longer.config.train.train_for, longer.config.train.total_steps) == ("2h", 40)
     rates = logged(longer)
