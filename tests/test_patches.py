@@ -78,12 +78,32 @@ def test_the_small_image_comes_before_the_patches(x: torch.Tensor) -> None:
     assert torch.equal(seen[0], first)
 
 
+def test_the_path_at_full_resolution_is_added_and_is_learnt(x: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = small(patch_skip_channels=8, learn_sigma=True)
+    fresh = unet.build(config)
+    assert not fresh(x, T).any()
+    (fresh(x, T) - 1).square().sum().backward()
+    assert fresh.out[2].weight.grad.any()
+    assert fresh.edge_out.weight.grad.any(), "both grow from the first step on, though both begin at zero"
+    model, seen = woken(config), []
+    monkeypatch.setattr(model, "to_pixels", lambda inside: seen.append(inside) or F.pixel_shuffle(inside, 2))
+    with torch.no_grad():
+        output = model(x, T)
+        plain, features = F.pixel_shuffle(seen[0], 2).split([6, 8], dim=1)
+        path = model.edge_out(F.silu(model.edge_in(x) + features))
+        torch.testing.assert_close(output, plain + path, rtol=0, atol=1e-5)
+        model.edge_out.weight.zero_()
+        model.edge_out.bias.zero_()
+        assert torch.equal(model(x, T), plain)
+
+
+@pytest.mark.parametrize("patch_skip_channels", [0, 24])
 @pytest.mark.parametrize(("precision", "apart"), [("fp32", 1e-5), ("bf16", 3e-2)])
-def test_kernels_compute_the_same(x: torch.Tensor, precision: str, apart: float) -> None:
+def test_kernels_compute_the_same(x: torch.Tensor, precision: str, apart: float, patch_skip_channels: int) -> None:
     library = build.found().library
     if library is None:
         pytest.skip(build.found().why)
-    model = woken(small(num_channels=64))
+    model = woken(small(num_channels=64, patch_skip_channels=patch_skip_channels))
     found = []
     for kernels, chosen in (("torch", None), ("native", library)):
         name = "fp32" if kernels == "torch" else precision
@@ -110,7 +130,15 @@ def test_sixty_four_pixels_in_patches_cost_what_thirty_two_do() -> None:
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("learn_sigma", [False, True])
 def test_it_learns_samples_and_goes_on_exactly(tiny: Config, learn_sigma: bool) -> None:
-    settings = dict(patch_size=2, class_cond=True, dropout=0.1, prediction="v", learn_sigma=learn_sigma, lr=1e-3)
+    settings = dict(
+        patch_size=2,
+        patch_skip_channels=8 * learn_sigma,
+        class_cond=True,
+        dropout=0.1,
+        prediction="v",
+        learn_sigma=learn_sigma,
+        lr=1e-3,
+    )
     config = datasets.resolve(codec.replace(tiny, settings))
     dataset = datasets.open_dataset(config.data, config.model)
     whole = Trainer(config, dataset)
@@ -134,6 +162,7 @@ def test_it_learns_samples_and_goes_on_exactly(tiny: Config, learn_sigma: bool) 
         dict(),
         dict(image_size=64, learn_sigma=True, attention_resolutions="16"),
         dict(image_size=32, small_size=8),
+        dict(image_size=32, small_size=8, learn_sigma=True, patch_skip_channels=8),
         dict(image_size=32, patch_size=4, channel_mult=""),
         dict(image_size=32, image_channels=1),
         dict(image_size=16, image_channels=4),
@@ -156,6 +185,7 @@ def test_a_file_without_settings_is_known_by_its_shapes(settings: dict[str, obje
     assert not infer_config.fitting_flags(shapes, model)
     if "image_size" not in settings or settings["image_size"] == 64:
         assert infer_config.model_settings(shapes, "")["image_size"] % model.patch_size == 0
+    assert alike.patch_skip_channels == model.patch_skip_channels
     wrong = infer_config.fitting_flags(shapes, small(**{**settings, "patch_size": 1}))
     assert model.image_channels == 1 or wrong[wrong.index("--patch_size") + 1] == str(model.patch_size)
 

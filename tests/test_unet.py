@@ -44,6 +44,7 @@ SHAPES = {
     "one level": dict(channel_mult="1"),
     "two blocks": dict(num_res_blocks=2),
     "patches": dict(patch_size=2),
+    "patches, and a path beside them": dict(patch_size=2, patch_skip_channels=24, learn_sigma=True),
     "patches, levels by default": dict(image_size=24, patch_size=3, channel_mult="", learn_sigma=True),
 }
 

@@ -76,7 +76,7 @@ def network(model: UNet, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
     if model.config.class_cond:
         embedding = embedding + model.label_emb(y)
     skips = []
-    x = model.to_patches(x)
+    image, x = x, model.to_patches(x)
     for block in model.input_blocks:
         x = through(block, x, embedding)
         skips.append(x)
@@ -84,7 +84,11 @@ def network(model: UNet, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
     for block in model.output_blocks:
         x = through(block, torch.cat([x, skips.pop()], dim=1), embedding)
     normalise, _, last = model.out
-    return model.to_pixels(last(silu(norm(normalise, x))))
+    x = model.to_pixels(last(silu(norm(normalise, x))))
+    if model.config.edge_channels:
+        x, features = x.split([model.config.out_channels, model.config.edge_channels], dim=1)
+        x = x + model.edge_out(silu(model.edge_in(image) + features))
+    return x
 
 
 def through(block: nn.Module, x: Tensor, embedding: Tensor) -> Tensor:

@@ -77,7 +77,8 @@ def model_settings(
 def _model_settings(shapes: Shapes, image_size: int, small_size: int, hidden: bool, patch_size: int) -> dict[str, Any]:
     width = shapes["time_embed.0.weight"][1]
     inputs, outputs = shapes["input_blocks.0.0.weight"][1], shapes["out.2.weight"][0]
-    patch, channels, super_res, learned = _channels(inputs, outputs, patch_size)
+    edge = shapes.get("edge_in.weight", (0,))[0]
+    patch, channels, super_res, learned = _channels(inputs, outputs, edge, patch_size)
     blocks, mult, attended = _levels(shapes, width)
     map_size = image_size // patch or _guess_size(mult, attended)
     size = image_size or map_size * patch
@@ -88,6 +89,7 @@ def _model_settings(shapes: Shapes, image_size: int, small_size: int, hidden: bo
         small_size=(small_size or size // 4) if super_res else 0,
         image_channels=channels,
         patch_size=patch,
+        patch_skip_channels=edge,
         num_channels=width,
         num_res_blocks=blocks,
         channel_mult="" if default_multipliers(map_size) == mult else ",".join(map(str, mult)),
@@ -99,16 +101,16 @@ def _model_settings(shapes: Shapes, image_size: int, small_size: int, hidden: bo
     )
 
 
-def _channels(inputs: int, outputs: int, patch_size: int) -> tuple[int, int, bool, bool]:
+def _channels(inputs: int, outputs: int, edge: int, patch_size: int) -> tuple[int, int, bool, bool]:
     """Returns patch size and channels of an image, whether a small one is an input, and a variance an output.
 
-    patch_size: the first to try.
+    edge: channels of the path at full resolution.  patch_size: the first to try.
     """
     for patch, channels, super_res, learned in itertools.product(
         (patch_size, *PATCHES), (1, 3, 4), (False, True), (False, True)
     ):
-        each = patch**2 * channels
-        if (each * (1 + super_res), each * (1 + learned)) == (inputs, outputs):
+        pixel = channels * (1 + super_res), channels * (1 + learned) + edge
+        if (patch**2 * pixel[0], patch**2 * pixel[1]) == (inputs, outputs):
             return patch, channels, super_res, learned
     raise ValueError(f"{inputs} channels go in and {outputs} come out")
 

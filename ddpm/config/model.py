@@ -60,6 +60,16 @@ class ModelConfig:
         unit="pixels",
         group="Layers",
     )
+    patch_skip_channels: int = setting(
+        0,
+        "With patches: width of a thin path at full resolution beside the network, for the finest detail. It takes a"
+        " few per cent of a step: 32 is usual.",
+        label="Channels past the patches",
+        empty=(0, "no such path"),
+        low=0,
+        high=256,
+        group="Layers",
+    )
     num_res_blocks: int = setting(
         2,
         "Residual blocks per level. More make a deeper and slower network.",
@@ -215,9 +225,19 @@ class ModelConfig:
         return self.image_channels * (2 if self.learn_sigma else 1)
 
     @property
-    def patch_area(self) -> int:
-        """Pixels of a patch: so many channels does the first layer see for each channel of the input."""
-        return self.patch_size**2
+    def edge_channels(self) -> int:
+        """Channels of the path at full resolution; 0: there is none."""
+        return self.patch_skip_channels if self.patch_size > 1 else 0
+
+    @property
+    def inner_in(self) -> int:
+        """Channels that the U-Net is given: those of all pixels of a patch."""
+        return self.in_channels * self.patch_size**2
+
+    @property
+    def inner_out(self) -> int:
+        """Channels that the U-Net gives: those of the output and of the path at full resolution, for all pixels."""
+        return (self.out_channels + self.edge_channels) * self.patch_size**2
 
 
 @dataclass(frozen=True)

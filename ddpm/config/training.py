@@ -295,6 +295,7 @@ def unused(config: Config) -> set[str]:
     """Names of the settings that have no effect given the others."""
     model, diffusion, train = config.model, config.diffusion, config.train
     idle = {
+        "patch_skip_channels": model.patch_size == 1,
         "num_classes": not model.class_cond,
         "cond_drop_prob": not model.class_cond,
         "learned_range": not model.learn_sigma,

@@ -135,7 +135,9 @@ class UNet(Computed):
     """(x [N, C, H, W], t [N], y [N] int64 if class-conditional) -> [N, C, H, W], or 2C with learn_sigma.
 
     With a patch size p it works on [N, C p^2, H / p, W / p]: each square of p x p pixels becomes the channels of one,
-    and pixels again behind the network, so that mean and variance are still the halves of the output's channels.
+    and pixels again behind the network, so that mean and variance are still the halves of the output's channels.  A
+    path at full resolution adds edge_out(SiLU(edge_in(x) + features)), whose features for each pixel are further
+    channels of the network's output.
     """
 
     def __init__(self, config: ModelConfig):
@@ -155,8 +157,11 @@ class UNet(Computed):
         self.out: Any = nn.Sequential(
             nn.GroupNorm(GROUPS, width),
             nn.SiLU(),
-            zeroed(nn.Conv2d(width, config.out_channels * config.patch_area, 3, padding=1)),
+            zeroed(nn.Conv2d(width, config.inner_out, 3, padding=1)),
         )
+        if edge := config.edge_channels:
+            self.edge_in = nn.Conv2d(config.in_channels, edge, 3, padding=1)
+            self.edge_out = zeroed(nn.Conv2d(edge, config.out_channels, 3, padding=1))
 
         # A list, of which torch knows nothing: the blocks are in the modules above.
         self.res_blocks = [module for module in self.modules() if isinstance(module, ResBlock)]
@@ -187,6 +192,7 @@ class UNet(Computed):
         # All projections at once: their SiLU is the same, and together they take less time.
         embedded = self.ops.linear(F.silu(embedding), [block.emb_layers[1] for block in self.res_blocks])
         skips = []
+        image = x
         x = self.ops.enter(self.to_patches(x))
         for block in self.input_blocks:
             x = block(x, embedded)
@@ -195,7 +201,12 @@ class UNet(Computed):
         for block in self.output_blocks:
             x = block(Joined(x, skips.pop()), embedded)
         norm, _, conv = self.out
-        return self.to_pixels(self.ops.leave(self.ops.conv(self.ops.norm_silu(x, norm), conv)))
+        x = self.to_pixels(self.ops.conv(self.ops.norm_silu(x, norm), conv))
+        if self.config.edge_channels:
+            x, features = x.split([self.config.out_channels, self.config.edge_channels], dim=1)
+            features = F.silu(self.ops.conv(self.ops.enter(image), self.edge_in, add=features))
+            x = self.ops.conv(features, self.edge_out, add=x)
+        return self.ops.leave(x)
 
     def to_patches(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, C p^2, H / p, W / p] with patch size p: channel c p^2 + p i + j is pixel (i, j) of c."""

@@ -49,7 +49,7 @@ class Plan:
 def plan(config: ModelConfig) -> Plan:
     """Lays out the network, but for its last layers."""
     width, size = config.num_channels, config.map_size
-    inputs: list[list[Layer]] = [[Conv(config.in_channels * config.patch_area, width, size)]]
+    inputs: list[list[Layer]] = [[Conv(config.inner_in, width, size)]]
     skips, channels = [width], width
     last = len(config.multipliers) - 1
     for level, mult in enumerate(config.multipliers):
@@ -99,8 +99,10 @@ def parameters(config: ModelConfig) -> int:
                 total += (channels_in + 1) * channels if channels_in != channels else 0
             case Attention(channels):
                 total += 2 * channels + (channels + 1) * 3 * channels + (channels + 1) * channels
-    out = config.out_channels * config.patch_area
-    return total + 2 * width + (9 * width + 1) * out
+    total += 2 * width + (9 * width + 1) * config.inner_out
+    if edge := config.edge_channels:
+        total += (9 * config.in_channels + 1) * edge + (9 * edge + 1) * config.out_channels
+    return total
 
 
 def flops(config: ModelConfig) -> float:
@@ -110,7 +112,8 @@ def flops(config: ModelConfig) -> float:
     Pixelwise operations, such as normalisations, are not counted.
     """
     width, embed = config.num_channels, 4 * config.num_channels
-    products = (width + embed) * embed + 9 * width * config.out_channels * config.patch_area * config.map_size**2
+    products = (width + embed) * embed + 9 * width * config.inner_out * config.map_size**2
+    products += 9 * (config.in_channels + config.out_channels) * config.edge_channels * config.image_size**2
     for layer in plan(config).layers:
         area = layer.size**2
         match layer:

@@ -89,6 +89,7 @@ def activation_bytes(model: ModelConfig, how: ExpectedMode) -> float:
     laid_out = architecture.plan(model)
     layers = laid_out.layers
     last = (2 if how.native else 3) * model.num_channels * model.map_size**2  # the last norm, SiLU and convolution
+    last += (2 * model.edge_channels + BLOCK) * model.image_size**2 if model.edge_channels else 0
     whole = [_kept(layer, model, how) for layer in layers]
     # What is joined with later maps is not copied for them: the layer that came next keeps it as it is.
     twice = sum(block[-1].channels * block[-1].size ** 2 for block in laid_out.inputs)
@@ -176,6 +177,7 @@ def forward_bytes(model: ModelConfig, how: ExpectedMode) -> float:
     laid_out = architecture.plan(model)
     skips: list[int] = []
     most = 5 * model.num_channels * model.map_size**2  # the last layers
+    most += 3 * model.edge_channels * model.image_size**2
 
     def pass_through(block: list[Layer], joined: int = 0) -> int:
         """Returns the size of the output of `block`."""
