@@ -79,7 +79,7 @@ def _drawn(rng: np.random.Generator, count: int) -> np.ndarray:
     return np.bincount(rng.integers(0, count, count), minlength=count).astype(np.float64)
 
 
-def frechet_at_infinity(x: np.ndarray, y: np.ndarray, seed: int = 0) -> Measure:
+def frechet_at_infinity(x: np.ndarray, y: np.ndarray, seed: int = 0, interval: bool = True) -> Measure:
     """Returns the Fréchet distance of features x [N, d] from y [M, d], extrapolated to infinitely many images.
 
     The distance of finite sets is too large by about a constant over their size (Chong & Forsyth 2020): it is measured
@@ -87,45 +87,65 @@ def frechet_at_infinity(x: np.ndarray, y: np.ndarray, seed: int = 0) -> Measure:
     that of a jackknife, which leaves out a twentieth of both sets at a time.
     """
     rng = np.random.default_rng(seed)
-    order_x, order_y = rng.permutation(len(x)), rng.permutation(len(y))
-    whole = _at_infinity(x, y, seed)
-    left_out = np.array(
-        [
-            _at_infinity(
-                np.delete(x, order_x[group::GROUPS], axis=0), np.delete(y, order_y[group::GROUPS], axis=0), seed
-            )
-            for group in range(GROUPS)
-        ]
+    centre = y.mean(axis=0, dtype=np.float64)
+    means = np.zeros((GROUPS + 1, len(PARTS)))  # of the distances between parts: the last of all, others without one
+    for column, parts in enumerate(PARTS):
+        orders = ORDERS if parts > 1 else 1
+        for _ in range(orders):
+            moments = [_moments(z - centre, parts, rng) for z in (x, y)]
+            for left_out in range(GROUPS + 1 if interval else 1):
+                group = left_out - 1  # -1: none
+                for part in range(parts):
+                    a, b = (_without(m, part, group) for m in moments)
+                    means[group, column] += frechet(a, b) / (parts * orders)
+    at_0 = np.array([np.polynomial.Polynomial.fit(PARTS, row, 1).convert().coef[0] for row in means if row.any()])
+    value = float(at_0[-1])
+    if not interval:
+        return Measure(value)
+    without = at_0[:-1]
+    half = 1.96 * float(np.sqrt((GROUPS - 1) / GROUPS * ((without - without.mean()) ** 2).sum()))
+    return Measure(value, value - half, value + half)
+
+
+class _Moments(NamedTuple):
+    """Sums over the images of each part and group of features [N, d]."""
+
+    count: np.ndarray  # [parts, GROUPS]
+    first: np.ndarray  # [parts, GROUPS, d]
+    second: np.ndarray  # [parts, GROUPS, d, d]
+
+
+def _moments(x: np.ndarray, parts: int, rng: np.random.Generator) -> _Moments:
+    """Divides features x [N, d] at random into equal parts, and these into groups."""
+    order = rng.permutation(len(x))
+    cells = [[x[order[part::parts][group::GROUPS]] for group in range(GROUPS)] for part in range(parts)]
+    return _Moments(
+        np.array([[len(cell) for cell in row] for row in cells], np.float64),
+        np.array([[cell.sum(axis=0) for cell in row] for row in cells]),
+        np.array([[cell.T @ cell for cell in row] for row in cells]),
     )
-    half = 1.96 * float(np.sqrt((GROUPS - 1) / GROUPS * ((left_out - left_out.mean()) ** 2).sum()))
-    return Measure(whole, whole - half, whole + half)
 
 
-def _at_infinity(x: np.ndarray, y: np.ndarray, seed: int) -> float:
-    """Intercept of a line through the mean distances of parts, at 0 parts."""
-    rng = np.random.default_rng(seed)
-    means = []
-    for parts in PARTS:
-        found = []
-        for _ in range(ORDERS if parts > 1 else 1):
-            order_x, order_y = rng.permutation(len(x)), rng.permutation(len(y))
-            found += [frechet(gaussian(x[order_x[k::parts]]), gaussian(y[order_y[k::parts]])) for k in range(parts)]
-        means.append(np.mean(found))
-    return float(np.polynomial.Polynomial.fit(PARTS, means, 1).convert().coef[0])
+def _without(moments: _Moments, part: int, group: int) -> Gaussian:
+    """Mean and covariance of a part without a group; with all for -1."""
+    kept = np.arange(GROUPS) != group
+    count, first, second = (values[part][kept].sum(axis=0) for values in moments)
+    mean = first / count
+    return Gaussian(mean, (second - count * np.outer(mean, mean)) / (count - 1))
 
 
-def kernel_distance(x: np.ndarray, y: np.ndarray) -> Measure:
+def kernel_distance(x: np.ndarray, y: np.ndarray, of_y: np.ndarray | None = None) -> Measure:
     """Returns the kernel distance of features x [N, d] from y [M, d]: unbiased, and so also for few images.
 
     The squared maximum mean discrepancy with the kernel (x . y / d + 1)^3 (Binkowski et al. 2018, Eq. 4 and section
-    3.1), of all pairs.  The interval is that of a jackknife over single images of both sets.
+    3.1), of all pairs.  The interval is that of a jackknife over single images of both sets.  of_y: what
+    `kernel_sums(y)` returns, where it is known.
     """
+    of_x = kernel_sums(x)
+    of_y = kernel_sums(y) if of_y is None else of_y
     x, y = x.astype(np.float64), y.astype(np.float64)
     n, m = len(x), len(y)
-    xx, yy, xy = _sums(x, x), _sums(y, y), _sums(x, y)
-    of_x = xx - _kernel_of_itself(x)  # sum over the others, for each
-    of_y = yy - _kernel_of_itself(y)
-    cross_x, cross_y = xy, _sums(y, x)
+    cross_x, cross_y = _sums(x, y)
     total_x, total_y, cross = of_x.sum(), of_y.sum(), cross_x.sum()
     value = total_x / (n * (n - 1)) + total_y / (m * (m - 1)) - 2 * cross / (n * m)
     without_x = (total_x - 2 * of_x) / ((n - 1) * (n - 2)) - 2 * (cross - cross_x) / ((n - 1) * m)
@@ -136,12 +156,19 @@ def kernel_distance(x: np.ndarray, y: np.ndarray) -> Measure:
     return Measure(float(value), float(value) - half, float(value) + half)
 
 
-def _kernel_of_itself(x: np.ndarray) -> np.ndarray:
-    kernel: np.ndarray = ((x * x).sum(axis=1) / x.shape[1] + 1) ** 3
-    return kernel
+def kernel_sums(x: np.ndarray) -> np.ndarray:
+    """Returns the sum of the kernel of each of x [N, d] with all others: [N]."""
+    x = x.astype(np.float64)
+    own: np.ndarray = ((x * x).sum(axis=1) / x.shape[1] + 1) ** 3
+    return _sums(x, x)[0] - own
 
 
-def _sums(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Sum of the kernel of each of x [N, d] with all of y [M, d]: [N]."""
-    parts = [((part @ y.T / x.shape[1] + 1) ** 3).sum(axis=1) for part in np.array_split(x, max(1, len(x) // 500))]
-    return np.concatenate(parts)
+def _sums(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sums of the kernel of each of x [N, d] with all of y [M, d], [N], and of each of y with all of x, [M]."""
+    rows, columns = [], np.zeros(len(y))
+    for part in np.array_split(x, max(1, len(x) // 500)):
+        kernel = part @ y.T / x.shape[1] + 1
+        kernel = kernel * kernel * kernel  # a power takes ten times as long
+        rows.append(kernel.sum(axis=1))
+        columns += kernel.sum(axis=0)
+    return np.concatenate(rows), columns

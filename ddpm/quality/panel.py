@@ -63,12 +63,10 @@ def measure(
             done += len(parts[-1])
             yield Progress(done, total)
         found[name] = np.concatenate(parts)
+    against = _Against(reference, found["reference"], seed)
     rows = []
     for name, images in sets.items():
-        resamples = distances.RESAMPLES if name in ("samples", "real") else 0
-        rows.append(
-            Row(name, len(images), _figures(images, reference, found[name], found["reference"], seed, resamples))
-        )
+        rows.append(Row(name, len(images), against.figures(images, found[name], name in ("samples", "real"))))
         done += EACH
         if done < total:
             yield Progress(done, total)
@@ -80,27 +78,34 @@ def measure(
 EACH = 1000  # how many images the figures of a row count as
 
 
-def _figures(
-    x: np.ndarray, y: np.ndarray, of_x: np.ndarray, of_y: np.ndarray, seed: int, resamples: int
-) -> dict[str, Measure | float]:
-    """The figures of images x against y, whose features are of_x and of_y."""
-    equal = min(len(x), len(y))
-    covered = coverage.coverage(of_x[:equal], of_y[:equal])
-    fine, coarse = pixels.patch_distances(x, y, seed)
-    colour, spread = pixels.colour_differences(x, y)
-    return {
-        "fd": distances.frechet_distance(of_x, of_y, seed, resamples),
-        "fd_infinity": distances.frechet_at_infinity(of_x, of_y, seed),
-        "kd": distances.kernel_distance(of_x, of_y),
-        "density": covered.density,
-        "coverage": covered.coverage,
-        "patches_fine": fine,
-        "patches_coarse": coarse,
-        "spectrum": pixels.spectrum_distance(x, y),
-        "colour": colour,
-        "spread": spread,
-        "blockiness": pixels.blockiness(x),
-    }
+class _Against:
+    """A reference, with what is computed of it once."""
+
+    def __init__(self, reference: np.ndarray, found: np.ndarray, seed: int):
+        self.pixels, self.features, self.seed = reference, found, seed
+        self.sums = distances.kernel_sums(found)
+        self.patches = pixels.patch_quantiles(reference, seed)
+
+    def figures(self, x: np.ndarray, of_x: np.ndarray, intervals: bool) -> dict[str, Measure | float]:
+        """The figures of images x, whose features are of_x.  intervals: of the Fréchet distance too."""
+        y, of_y, seed = self.pixels, self.features, self.seed
+        equal = min(len(x), len(y))
+        covered = coverage.coverage(of_x[:equal], of_y[:equal])
+        fine, coarse = pixels.patch_distances(pixels.patch_quantiles(x, seed), self.patches)
+        colour, spread = pixels.colour_differences(x, y)
+        return {
+            "fd": distances.frechet_distance(of_x, of_y, seed, distances.RESAMPLES if intervals else 0),
+            "fd_infinity": distances.frechet_at_infinity(of_x, of_y, seed, intervals),
+            "kd": distances.kernel_distance(of_x, of_y, self.sums),
+            "density": covered.density,
+            "coverage": covered.coverage,
+            "patches_fine": fine,
+            "patches_coarse": coarse,
+            "spectrum": pixels.spectrum_distance(x, y),
+            "colour": colour,
+            "spread": spread,
+            "blockiness": pixels.blockiness(x),
+        }
 
 
 def as_json(panel: Panel) -> dict[str, Any]:

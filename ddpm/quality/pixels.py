@@ -37,25 +37,31 @@ def details(x: np.ndarray) -> np.ndarray:
     return x[:, : doubled.shape[1], : doubled.shape[2]] - doubled
 
 
-def patch_distances(x: np.ndarray, y: np.ndarray, seed: int = 0) -> tuple[float, float]:
-    """Returns how far patches of samples x [N, H, W, C] are from those of y [M, H, W, C]: in fine and coarse detail.
+def patch_quantiles(pixels: np.ndarray, seed: int = 0) -> list[np.ndarray]:
+    """Returns 1,000 quantiles of random patches of images [N, H, W, C] along random directions, [1000, 256] each.
 
-    The sliced Wasserstein distance (Rabin et al. 2011; of patches of a Laplacian pyramid: Karras et al. 2018, section
-    5) of patches of 7 x 7 pixels, or of the whole where that is less, in levels of 0 to 255: the mean over random
-    directions of the mean distance of the sorted projections.  fine: what halving the size takes away.  coarse: what
-    halving it twice takes away of the rest.
+    Of patches of 7 x 7 pixels, or of the whole where that is less, in levels of 0 to 255; first of what halving the
+    size takes away, then of what halving it twice takes away of the rest.
     """
     found = []
     for level in range(2):
         rng = np.random.default_rng((seed, level))
-        side = min(PATCH, *(size // 2**level for size in x.shape[1:3]))
-        directions = rng.standard_normal((side * side * x.shape[3], DIRECTIONS))
+        side = min(PATCH, *(size // 2**level for size in pixels.shape[1:3]))
+        directions = rng.standard_normal((side * side * pixels.shape[3], DIRECTIONS))
         directions /= np.linalg.norm(directions, axis=0)
-        both = [np.sort(_projected(pixels, level, side, directions, rng), axis=0) for pixels in (x, y)]
-        at = (np.arange(1000) + 0.5) / 1000
-        quantiles = [values[(at * len(values)).astype(np.int64)] for values in both]
-        found.append(float(np.abs(quantiles[0] - quantiles[1]).mean()))
-    return found[0], found[1]
+        values = np.sort(_projected(pixels, level, side, directions, rng), axis=0)
+        found.append(values[((np.arange(1000) + 0.5) / 1000 * len(values)).astype(np.int64)])
+    return found
+
+
+def patch_distances(x: list[np.ndarray], y: list[np.ndarray]) -> tuple[float, float]:
+    """Returns how far patches of images are from those of others, by their quantiles: in fine and in coarse detail.
+
+    The sliced Wasserstein distance (Rabin et al. 2011; of patches of a Laplacian pyramid: Karras et al. 2018, section
+    5): the mean over random directions of the mean distance of the sorted projections.
+    """
+    fine, coarse = (float(np.abs(a - b).mean()) for a, b in zip(x, y, strict=True))
+    return fine, coarse
 
 
 def _projected(
