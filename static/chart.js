@@ -12,7 +12,7 @@ import { Feed } from "./feed.js";
 import { bucketAt, same } from "./metrics.js";
 import { timeUnit } from "./scales.js";
 import { svg } from "./paint.js";
-import { choices, panelOf, usual } from "./panels.js";
+import { choices, isSparse, panelOf, usual } from "./panels.js";
 import { Table } from "./chart_table.js";
 import { toPixel } from "./scene.js";
 import { reach } from "./smoothing.js";
@@ -219,7 +219,7 @@ class Chart {
         label: this.several ? (panel.lines.length > 1 ? `${run.label}, ${label}` : run.label) : label,
         colour: this.colour(run.colour ?? (panel.lines.length > 1 ? k : number)),
         dash: run.colour === null ? [] : DASHES[k],
-        sparse: !this.data.main.includes(column),
+        sparse: isSparse(column, this.data.main),
       })));
   }
 

@@ -83,7 +83,7 @@ export function controls(place, chart) {
           const kept = [...list.querySelectorAll("input")].filter((other) => other.checked).map((other) => other.value);
           changeView({ columns: kept.length ? kept : null, more: [] });
         };
-        const text = key.endsWith("_q") ? `${key.slice(0, -2)} by quarter of the timesteps` : alike && key === "loss" ? "loss = mse" : key;
+        const text = key.endsWith("_q") ? `${key.slice(0, -2)} by quarter of the timesteps` : alike && key === "loss" ? "loss = mse" : key === "eval_mse" ? "held-out loss" : key;
         label.append(input, element("span", "", text));
         label.title = help[key] ?? help[`${key}0`] ?? "";
         return label;

@@ -19,8 +19,27 @@ export function usual(all, main, alike) {
   return main.filter((name) => all.includes(name) && !(alike && name === "mse"));
 }
 
+const HELD_OUT = "eval_mse"; // its panel has the training images beside it, and the averages of the weights
+const AVERAGE = /^eval_ema_(.+)_mse$/;
+
+function heldOut(all) {
+  const lines = [{ column: HELD_OUT, label: "held-out" }];
+  if (all.includes("eval_train_mse")) lines.push({ column: "eval_train_mse", label: "training" });
+  for (const column of all) {
+    const average = AVERAGE.exec(column);
+    if (average) lines.push({ column, label: `held-out, EMA ${average[1]}` });
+  }
+  return { key: HELD_OUT, title: "held-out loss", lines };
+}
+
+// Whether rows of a column have a value now and then.
+export function isSparse(column, main) {
+  return column.startsWith("eval_") || !main.includes(column);
+}
+
 // What a panel holds: { key, title, lines: [{ column, label }] }
 export function panelOf(key, all, alike) {
+  if (key === HELD_OUT) return heldOut(all);
   const part = key.endsWith("_q") ? key.slice(0, -2) : null;
   if (part && all.includes(`${part}_q0`))
     return {

@@ -300,6 +300,13 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     (dict(ema_rate="often"), "ema_rate", "ema_rate 'often' is not between"),
     (dict(ema_rate="0.9,0.90"), "ema_rate", "has the same rate twice: give each once."),
     (dict(lr_anneal_steps=5, total_steps=10), "total_steps", "make them equal."),
+    (dict(lr_anneal_steps=9, lr_schedule="cosine"), "lr_schedule", "set lr_anneal_steps to 0, or lr_schedule to"),
+    (
+        dict(lr_warmup_steps=90, lr_schedule="warmup-stable-decay", total_steps=100),
+        "lr_warmup_steps",
+        "make it at most 80, or raise total_steps.",
+    ),
+    (dict(lr_warmup_steps=9, lr_schedule="cosine", total_steps=5), "lr_warmup_steps", "make it at most 5"),
     (dict(prediction="x_prev", timestep_respacing="10"), "prediction", "leave timestep_respacing empty."),
     (dict(loss_weighting="min-snr", use_kl=True), "loss_weighting", "or change use_kl."),
     (dict(loss_weighting="alpha", prediction="x_prev"), "loss_weighting", "or change prediction."),

@@ -21,7 +21,8 @@ from ddpm.config.codec import replace
 from ddpm.config.model import ModelConfig
 from ddpm.config.training import Config, DataConfig
 from ddpm.data import datasets, decoded, shapes, sources
-from ddpm.data.datasets import Dataset, Digest, Split, Stream, describe, open_dataset, resolve
+from ddpm.data.datasets import Dataset, Digest, Split, describe, open_dataset, resolve
+from ddpm.data.stream import Stream
 from ddpm.errors import Code
 from ddpm.storage import image_files, images
 

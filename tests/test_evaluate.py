@@ -25,7 +25,8 @@ from ddpm.config.model import DiffusionConfig, ModelConfig
 from ddpm.config.tasks import EvalConfig
 from ddpm.config.training import Config, DataConfig
 from ddpm.data import datasets, lineage
-from ddpm.data.datasets import Dataset, Stream, open_dataset, part_of
+from ddpm.data.datasets import Dataset, open_dataset, part_of
+from ddpm.data.stream import Stream
 from ddpm.diffusion import losses
 from ddpm.diffusion.denoiser import Prediction
 from ddpm.diffusion.process import q_sample

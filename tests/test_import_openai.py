@@ -192,6 +192,7 @@ def test_a_released_file_takes_its_flags_from_its_preset(tmp_path: Path) -> None
         ("m.pt", dict(image_size=24, small_size=5, prediction="x_start")),
         ("m.pt", dict(image_size=16, patch_size=2, learn_sigma=True)),
         ("m.pt", dict(image_size=16, patch_size=2, image_channels=1)),
+        ("m.pt", dict(image_size=16, patch_size=2, patch_skip_channels=8, augment=0.3)),
         ("cifar10_uncond_50M_500K.pt", dict(image_size=16, dropout=0.3)),  # against its preset: linear, T = 1000
     ],
 )

@@ -55,7 +55,9 @@ def test_what_is_written_is_read(path: Path) -> None:
 def test_columns_begin_as_improved_diffusion_s() -> None:
     assert COLUMNS[:4] == ("grad_norm", "loss", "loss_q0", "loss_q1")
     assert COLUMNS[COLUMNS.index("samples") + 1] == "step"
-    assert set(metrics.HELP) <= set(metrics.columns_for(("loss", "mse", "vb"), scale=True))
+    assert set(metrics.HELP) <= set(
+        metrics.columns_for(("loss", "mse", "vb"), scale=True, held_out=metrics.held_out_columns(()))
+    )
 
 
 def test_a_log_of_other_columns_is_continued_as_it_began(path: Path) -> None:

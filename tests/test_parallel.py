@@ -81,6 +81,7 @@ def test_two_with_a_batch_are_one_with_twice_the_batch(found: list[dict[str, Any
         assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=30 * rough)
         for part in b.keys() - {"t", "grad_norm"}:
             np.testing.assert_allclose(a[part], b[part], rtol=30 * rough, atol=rough)
+    assert two["held_out"] == pytest.approx(one["held_out"], rel=30 * rough, abs=rough)
     assert two["state"]["position"] == one["state"]["position"] == 8 * two_processes.STEPS
     if name == "importance":
         history = one["state"]["timesteps"]
@@ -97,6 +98,7 @@ def test_both_have_the_same_to_the_last_bit(found: list[dict[str, Any]], name: s
     for a, b in zip(main["reports"], other["reports"], strict=True):
         assert a["grad_norm"] == b["grad_norm"]
         assert torch.equal(a["loss"], b["loss"])
+    assert main["held_out"] == other["held_out"]
     assert not torch.equal(*(state["torch_rng"] for state in main["state"]["ranks"])), "each has its own dropout"
 
 

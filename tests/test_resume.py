@@ -717,8 +717,8 @@ def test_a_run_whose_weights_were_spoilt_keeps_its_last_good_checkpoint(
     run.save_config(codec.replace(run.config, {"keep_checkpoints": 1}))
     steps = trainer.Trainer.steps
 
-    def spoilt(self: trainer.Trainer, total: int) -> Iterator[trainer.Report]:
-        for report in steps(self, total):
+    def spoilt(self: trainer.Trainer) -> Iterator[trainer.Report]:
+        for report in steps(self):
             if report.step == 5:
                 next(iter(self.ema.weights("0.9").values())).view(-1)[0] = float("nan")
             yield report

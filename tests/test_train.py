@@ -1,6 +1,5 @@
 """Training: what it computes, that it can be continued to the last bit, and what its averages hold."""
 
-import dataclasses
 import errno
 import os
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from ddpm.checkpoints import checkpoint_files
 from ddpm.config import codec
-from ddpm.config.training import Config, TrainConfig
+from ddpm.config.training import Config
 from ddpm.data import datasets
 from ddpm.data.datasets import Dataset
 from ddpm.runs import runs
@@ -22,7 +21,7 @@ from ddpm.runs.worker import Worker
 from ddpm.storage import images
 from ddpm.training import loop, pace
 from ddpm.training.optimizer import Ema
-from ddpm.training.trainer import Means, Report, Trainer, learning_rate
+from ddpm.training.trainer import Means, Report, Trainer
 
 
 @pytest.fixture
@@ -136,15 +135,6 @@ def test_training_trains(tiny: Config, dataset: Dataset) -> None:
     losses = [float(report.losses["loss"].mean()) for report in trainer.steps(60)]
     assert np.mean(losses[:3]) > 0.8
     assert np.mean(losses[-10:]) < 0.5 * np.mean(losses[:3])
-
-
-def test_learning_rate() -> None:
-    constant = TrainConfig(lr=1.0)
-    assert [learning_rate(constant, n) for n in (0, 10)] == [1.0, 1.0]
-    falling = dataclasses.replace(constant, lr_anneal_steps=4)
-    assert [learning_rate(falling, n) for n in range(5)] == [1.0, 0.75, 0.5, 0.25, 0.0]
-    rising = dataclasses.replace(constant, lr_warmup_steps=4)
-    assert [learning_rate(rising, n) for n in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
 
 
 class One(torch.nn.Module):

@@ -279,7 +279,7 @@ def test_the_measured_speed_gives_the_time_of_the_whole(monkeypatch: pytest.Monk
 
 def test_a_failed_measurement_says_why() -> None:
     at = open_page("pages/train.py")
-    config, _ = data_form.costed(PRESETS["quick-start"].config, data_form.inspect("shapes"))
+    config, *_ = data_form.costed(PRESETS["quick-start"].config, data_form.inspect("shapes"))
     status = Status("failed", message="Not enough memory.", pid=1)
     files.write_json(launch.cost_job(config).folder / "status.json", status.__dict__)
     at.run()

@@ -24,6 +24,7 @@ from ddpm.errors import UserError
 from ddpm.runs.worker import Helper, Stopped
 from ddpm.sampling import engine, job
 from ddpm.sampling.request import resolve_request
+from ddpm.training.held_out import HeldOutLoss
 from ddpm.training.trainer import Trainer
 
 STEPS = 14
@@ -55,13 +56,16 @@ def train(name: str, processes: int) -> dict[str, Any]:
     """Each step's numbers, the first gradient and the last weights, of this process, where there are so many."""
     settings = {**PLAIN, **TRAININGS[name]}
     settings["batch_size"] *= 2 // processes
-    config = datasets.resolve(codec.replace(Config(), settings))
-    trainer = Trainer(config, datasets.open_dataset(config.data, config.model))
+    config = datasets.resolve(codec.replace(Config(), {**settings, "eval_interval": 1, "eval_images": 13}))
+    dataset = datasets.open_dataset(config.data, config.model)
+    trainer = Trainer(config, dataset)
     reports, gradient = [], {}
     for report in trainer.steps(STEPS):
         gradient = gradient or {n: p.grad.clone() for n, p in trainer.model.named_parameters() if p.grad is not None}
         reports.append({"t": report.t, "grad_norm": report.grad_norm, **report.losses})
-    return {"reports": reports, "gradient": gradient, "weights": trainer.weights(), "state": trainer.state()}
+    held_out = HeldOutLoss(trainer, dataset).measure()
+    found = {"reports": reports, "gradient": gradient, "held_out": held_out}
+    return {**found, "weights": trainer.weights(), "state": trainer.state()}
 
 
 def exchanges() -> dict[str, Any]:

@@ -25,7 +25,8 @@ from ddpm.config import codec
 from ddpm.config.tasks import EvalConfig
 from ddpm.config.training import Config
 from ddpm.data import datasets, lineage
-from ddpm.data.datasets import Dataset, Digest, Stream
+from ddpm.data.datasets import Dataset, Digest
+from ddpm.data.stream import Stream
 from ddpm.diffusion.denoiser import Condition, Network
 from ddpm.errors import UserError
 from ddpm.formatting import plural

@@ -41,7 +41,8 @@ def train(
         settings: settings to change, by the names that `ddpm train --help` lists.
 
     Returns an iterator of `Report` records: `step`, `losses` (name -> float64 [N], a value an image), `t` (int64 [N]),
-    `grad_norm`, `lr`, `seconds` and others.  Leaving the loop and calling `close()` stops the training; one that writes
+    `grad_norm`, `lr`, `seconds`, `held_out` (the loss on held-out images by column of progress.csv, at the steps after
+    which it is measured) and others.  Leaving the loop and calling `close()` stops the training; one that writes
     a run saves a checkpoint first, and `train(open_run(NAME))` resumes it.  Ctrl-C does the same after the step.
 
     torch's global random generator is seeded, as the first weights and dropout come from it.
@@ -73,13 +74,17 @@ def train(
 
 def _train_in_memory(config: Config, dataset: "Dataset") -> Iterator[Any]:
     from ddpm.compute import distributed
+    from ddpm.training import held_out
     from ddpm.training.trainer import Trainer
 
     distributed.set_num_threads(config.train.threads)
     try:
         trainer = Trainer(config, dataset, distributed.device())
+        loss = held_out.begin(trainer, held_out.open_part(config))
         yield None, trainer
-        for report in trainer.steps(trainer.config.train.total_steps):
+        for report in trainer.steps():
+            if loss and loss.is_due(report.step):
+                report = report._replace(held_out=loss.measure())
             yield report
             if report.diverged:
                 raise UserError(

@@ -42,7 +42,7 @@ class PlainTrainer:
         """(x [N, C, H, W], t [N], y int64 [N], low_res [N, C, h, w]) -> [N, C or 2C, H, W]; y and low_res if needed."""
         if "low_res" in condition:
             x = torch.cat([x, F.interpolate(condition["low_res"], x.shape[2:], mode="bilinear")], dim=1)
-        return network(self.model, x, t, condition.get("y"))
+        return network(self.model, x, t, condition.get("y"), condition.get("augmented"))
 
     def update(self, batch: Batch) -> float:
         """One optimiser step at the settings' constant learning rate; returns the mean loss of the batch."""
@@ -69,12 +69,14 @@ class PlainTrainer:
                 average.mul_(kept).add_(p, alpha=1 - kept)
 
 
-def network(model: UNet, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+def network(model: UNet, x: Tensor, t: Tensor, y: Tensor | None, augmented: Tensor | None = None) -> Tensor:
     """Evaluates `model` in plain torch: x [N, C, H, W], t float32 [N], y int64 [N] -> [N, C or 2C, H, W]."""
     first, _, second = model.time_embed
     embedding = second(silu(first(unet.timestep_embedding(t, model.config.num_channels))))
     if model.config.class_cond:
         embedding = embedding + model.label_emb(y)
+    if augmented is not None:
+        embedding = embedding + model.augment_emb(augmented)
     skips = []
     image, x = x, model.to_patches(x)
     for block in model.input_blocks:

@@ -20,6 +20,7 @@ from ddpm.bench import step_cost
 from ddpm.bench.baseline import PlainTrainer
 from ddpm.compute import machine, precision
 from ddpm.config import codec
+from ddpm.config.model import AUGMENTED
 from ddpm.config.training import Config
 from ddpm.data import datasets
 from ddpm.diffusion.denoiser import Network
@@ -232,7 +233,9 @@ def random_batch(config: Config, num_images: int = 0, seed: int = 0) -> Batch:
     x_start = torch.rand(shape, generator=rng) * 2 - 1
     y = torch.randint(max(1, model.num_classes), (count,), generator=rng) if model.class_cond else None
     low_res = F.interpolate(x_start, (model.small_size, model.small_size), mode="area") if model.super_res else None
-    return Batch(x_start, torch.randint(steps, (count,), generator=rng), torch.randn(shape, generator=rng), y, low_res)
+    t, noise = torch.randint(steps, (count,), generator=rng), torch.randn(shape, generator=rng)
+    augmented = torch.zeros(count, AUGMENTED) if model.augment else None
+    return Batch(x_start, t, noise, y, low_res, augmented=augmented)
 
 
 def _with_random_zeros(weights: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,8 +1,8 @@
 """Infers settings of a network from the shapes of its tensors.  No torch.
 
-Shapes determine channels, patches, multipliers, blocks, attention, classes, learned variance, scale-shift norm and
-super-resolution.  They do not determine the image size (it is guessed from the levels), the heads, whether the last
-label stands for no class, or anything of the diffusion process.
+Shapes determine channels, patches, multipliers, blocks, attention, classes, augmentation, learned variance, scale-shift
+norm and super-resolution.  They do not determine the image size (it is guessed from the levels), the heads, whether the
+last label stands for no class, or anything of the diffusion process.
 """
 
 import itertools
@@ -17,6 +17,7 @@ from ddpm.errors import UserError
 Shapes = Mapping[str, tuple[int, ...]]  # name of a tensor -> its shape
 
 USUAL_ATTENTION = {16, 8}  # sizes of the feature map; improved-diffusion's default
+AUGMENTED = 0.15  # the usual share of augmented images, where the weights only show that some were
 HIDDEN = 0.1  # the usual share of hidden classes, where the weights only show that some were
 EVERYWHERE = {
     f"{layer}.{part}"
@@ -94,6 +95,7 @@ def _model_settings(shapes: Shapes, image_size: int, small_size: int, hidden: bo
         num_res_blocks=blocks,
         channel_mult="" if default_multipliers(map_size) == mult else ",".join(map(str, mult)),
         attention_resolutions=",".join(str(map_size >> level) for level in attended),
+        augment=AUGMENTED if "augment_emb.weight" in shapes else 0.0,
         class_cond=labels is not None,
         num_classes=labels[0] - hidden if labels else 0,
         learn_sigma=learned,
@@ -161,6 +163,8 @@ def fitting_flags(shapes: Shapes, model: ModelConfig) -> list[str]:
         found = model_settings(shapes, "", model.image_size, model.small_size, hidden, model.patch_size)
     except UserError:
         return []
+    if found["augment"] and model.augment:
+        found["augment"] = model.augment
     if hidden != (model.cond_drop_prob > 0):
         found["cond_drop_prob"] = HIDDEN if hidden else 0.0
     was = {name: getattr(model, name) for name in found}

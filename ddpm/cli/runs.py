@@ -32,6 +32,13 @@ def add(commands: Any) -> None:
         metavar="BOOL",
         help="end it at once; steps since the last checkpoint are lost",
     )
+    stop.add_argument(
+        "--cooldown",
+        type=shared.boolean,
+        default=False,
+        metavar="BOOL",
+        help="let the learning rate fall to 0 first, over lr_cooldown of all steps, and finish with that",
+    )
 
     listing = shared.add_command(
         commands,
@@ -77,8 +84,12 @@ def _stop(options: argparse.Namespace) -> Output:
     if options.kill:
         launch.kill(run)
         return Output(output.of_run(run), f"{run.name} was ended.")
-    launch.stop(run)
-    output.say(f"{run.name} was asked to stop: it finishes its step, saves and exits.")
+    if options.cooldown:
+        launch.cool_down(run)
+        output.say(f"{run.name} was asked to cool down: its learning rate falls to 0, and it finishes.")
+    else:
+        launch.stop(run)
+        output.say(f"{run.name} was asked to stop: it finishes its step, saves and exits.")
     silent = False
     while options.wait and (state := run.state()) in jobs.ACTIVE:
         if state == "not responding" and not silent:

@@ -233,10 +233,11 @@ def _estimate(options: argparse.Namespace, given: dict[str, Any]) -> Output:
             "--dry_run is about a new run, but --resume was given too: leave it out.", code="not-applicable"
         )
     config = start.settle(_config(options, given))
-    count = datasets.describe(config.data.data_dir).count
+    about = datasets.describe(config.data.data_dir)
+    held_out = datasets.held_out_count(about.count, config.data.hold_out)
     if options.measure:
         _measure_speed(config)
-    cost = estimate_training_cost(config, count - datasets.held_out_count(count, config.data.hold_out))
+    cost = estimate_training_cost(config, about.count - held_out, about.test_count or held_out)
     steps, measured = config.train.total_steps, "" if cost.memory_measured else "about "
     seconds = cost.seconds_per_step
     rows = [
@@ -245,6 +246,7 @@ def _estimate(options: argparse.Namespace, given: dict[str, Any]) -> Output:
         ("Time per step", formatting.duration(seconds) if seconds else "not measured yet: --measure True times it"),
         ("Training steps", f"{steps:,}" + (f", {cost.epochs:,.1f} epochs" if cost.epochs else "")),
         ("Previews", f"{cost.previews:,}"),
+        *([("Held-out loss", f"measured {cost.measurements:,} times")] if cost.measurements else []),
     ]
     if cost.finish_time:
         rows += [

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from ddpm import schedules, weightings
 from ddpm.config.fields import ints, setting
 
+AUGMENTED = 3  # numbers that say how an image was augmented: mirrored, and shifted in two directions
 PREDICTIONS = ("eps", "x_start", "v", "x_prev")  # what a network may predict
 
 
@@ -133,6 +134,17 @@ class ModelConfig:
         label="Dropout",
         low=0.0,
         high=0.95,
+        group="Layers",
+    )
+    augment: float = setting(
+        0.0,
+        "Share of the training images that are mirrored, and that are shifted by up to an eighth of their size. The"
+        " network is told which, so that samples are neither: more variety from few images, and no overfitting for"
+        " longer. 0.15 is usual.",
+        label="Augmentation",
+        low=0.0,
+        high=1.0,
+        empty=(0.0, "off"),
         group="Layers",
     )
     class_cond: bool = setting(

@@ -10,6 +10,8 @@ from ddpm.config.model import DiffusionConfig, ModelConfig
 from ddpm.data_sets import DATA_SETS
 
 LOG_FORMATS = ("csv", "json", "tensorboard")
+COOLED = "warmup-stable-decay"  # the learning rate's schedule that ends with a cooldown
+LR_SCHEDULES = ("constant", "cosine", COOLED)
 
 
 def enlarge_setting() -> Any:
@@ -60,6 +62,15 @@ class DataConfig:
         "Mirror half of the images horizontally: more variety from little data, unsuitable for text.",
         label="Random flips",
         basic=True,
+    )
+    crop: str = setting(
+        "center",
+        "Which square of an image that is larger or not square is trained on: center, the largest one in its middle, or"
+        " random, another one each time, anywhere and with at least four fifths of the shorter side. Random is for"
+        " small sets of larger images; it reads them twice at the start and takes about 1.6 times the disk, up to 3"
+        " times for wide ones. Previews, held-out images and evaluation are cropped in the middle.",
+        label="Crop",
+        choices=("center", "random"),
     )
     enlarge: bool = enlarge_setting()
     skip_broken: bool = skip_broken_setting()
@@ -117,9 +128,34 @@ class TrainConfig:
         unit="steps",
         group="Optimiser",
     )
+    lr_schedule: str = setting(
+        "constant",
+        "How the learning rate goes after its warm-up: constant; cosine, which falls slowly to 0 at the last training"
+        " step; or warmup-stable-decay, which is constant and falls to 0 in a cooldown at the end. That sharpens the"
+        " samples, and until it begins the training can be made longer or shorter.",
+        label="Learning rate schedule",
+        choices=LR_SCHEDULES,
+        group="Optimiser",
+    )
+    lr_cooldown: float = setting(
+        0.2,
+        "Share of all training steps that the cooldown of warmup-stable-decay takes, at the end.",
+        label="Cooldown",
+        low=0.01,
+        high=0.9,
+        group="Optimiser",
+    )
+    lr_cooldown_shape: str = setting(
+        "1-sqrt",
+        "How the learning rate falls in the cooldown: 1-sqrt, fast and then ever more slowly, or linear.",
+        label="Shape of the cooldown",
+        choices=("1-sqrt", "linear"),
+        group="Optimiser",
+    )
     lr_anneal_steps: int = setting(
         0,
-        "Decrease the learning rate linearly to 0 at this training step.",
+        "Decrease the learning rate linearly to 0 at this training step, from the first on, as improved-diffusion"
+        " does.",
         label="Learning rate annealing",
         empty=(0, "off"),
         low=0,
@@ -253,6 +289,26 @@ class TrainConfig:
         high=1000,
         group="Log, checkpoints, previews",
     )
+    eval_interval: int = setting(
+        0,
+        "Training steps between two measurements of the loss on held-out images, which shows when a model begins to"
+        " memorise the others.",
+        label="Held-out loss every",
+        empty=(0, "so often that it takes 3 % of the time at most, if images are held out"),
+        low=0,
+        high=10**9,
+        unit="steps",
+        group="Log, checkpoints, previews",
+    )
+    eval_images: int = setting(
+        256,
+        "Held-out images, and as many training images, on which it is measured: always the same, with the same noise.",
+        label="Held-out loss images",
+        empty=(0, "off"),
+        low=0,
+        high=10**6,
+        group="Log, checkpoints, previews",
+    )
     threads: int = setting(
         0,
         "CPU threads to train with.",
@@ -303,9 +359,13 @@ def unused(config: Config) -> set[str]:
         "sigma_small": model.learn_sigma,
         "loss_weighting": diffusion.use_kl,
         "weighting_gamma": not weightings.has_gamma(diffusion.loss_weighting),
+        "lr_cooldown": train.lr_schedule != COOLED,
+        "lr_cooldown_shape": train.lr_schedule != COOLED,
+        "lr_anneal_steps": train.lr_schedule != "constant",
         "fp16_scale_growth": train.precision != "fp16" and not train.use_fp16,
         "preview_samples": not train.sample_interval,
         "preview_steps": not train.sample_interval,
+        "eval_interval": not train.eval_images,
         "num_heads": model.num_head_channels != -1,
         "num_heads_upsample": not model.attention_resolutions.strip() or model.num_head_channels != -1,
     }

@@ -5,10 +5,11 @@ from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 from ddpm import schedules, weightings
+from ddpm.config import codec, learning_rate
 from ddpm.config.codec import SECTIONS
 from ddpm.config.fields import Setting, settings
 from ddpm.config.model import ModelConfig
-from ddpm.config.training import LOG_FORMATS, Config
+from ddpm.config.training import COOLED, LOG_FORMATS, Config, TrainConfig
 from ddpm.errors import Code, UserError
 
 Remedy = Mapping[str, Any]  # settings by name, with which a problem is gone
@@ -267,6 +268,7 @@ def _train_problems(config: Config) -> Iterator[Problem]:
             code="missing-package",
             remedies=({"log_format": ",".join(name for name in train.log_formats if name != "tensorboard") or "csv"},),
         )
+    yield from _learning_rate_problems(codec.resolved(config).train)
     if 0 < train.lr_anneal_steps < train.total_steps:
         yield Problem(
             "total_steps",
@@ -274,4 +276,30 @@ def _train_problems(config: Config) -> Iterator[Problem]:
             f" lr_anneal_steps {train.lr_anneal_steps}: make them equal.",
             code="conflicting-settings",
             remedies=({"total_steps": train.lr_anneal_steps}, {"lr_anneal_steps": train.total_steps}),
+        )
+
+
+def _learning_rate_problems(train: TrainConfig) -> Iterator[Problem]:
+    """Problems of a schedule of the learning rate; `train` has its total_steps."""
+    if train.lr_schedule == "constant":
+        return
+    if train.lr_anneal_steps:
+        yield Problem(
+            "lr_schedule",
+            f"lr_schedule is {train.lr_schedule} and lr_anneal_steps is {train.lr_anneal_steps}, which both say how the"
+            " learning rate falls: set lr_anneal_steps to 0, or lr_schedule to constant.",
+            code="conflicting-settings",
+            remedies=({"lr_anneal_steps": 0}, {"lr_schedule": "constant"}),
+        )
+        return
+    falls = train.total_steps
+    if train.lr_schedule == COOLED:
+        falls = learning_rate.cooldown_start(train.total_steps, train.lr_cooldown)
+    if train.lr_warmup_steps > falls:
+        yield Problem(
+            "lr_warmup_steps",
+            f"lr_warmup_steps {train.lr_warmup_steps} is not over when the learning rate is to fall, at step {falls} of"
+            f" {train.total_steps}: make it at most {falls}, or raise total_steps.",
+            code="conflicting-settings",
+            remedies=({"lr_warmup_steps": falls},),
         )

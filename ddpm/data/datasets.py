@@ -1,4 +1,4 @@
-"""Data sets, their training and held-out images, and an endless, seeded, resumable stream of batches.
+"""Data sets, and their training and held-out images.
 
 `data_dir` is a folder, an .npz file or a name: see `ddpm.data.sources`.  For a folder with the same name as a data set,
 write ./shapes.
@@ -16,7 +16,8 @@ from ddpm.config.codec import replace
 from ddpm.config.model import ModelConfig
 from ddpm.config.tasks import AnalyticConfig, EvalConfig
 from ddpm.config.training import Config, DataConfig
-from ddpm.data import decoded
+from ddpm.data import crops, decoded
+from ddpm.data.crops import Scaled
 from ddpm.data.decoded import Decoded, Progress, open_decoded
 from ddpm.data.source import Source
 from ddpm.data.sources import open_source
@@ -28,7 +29,6 @@ __all__ = [
     "Description",
     "Digest",
     "Split",
-    "Stream",
     "describe",
     "open_dataset",
     "part_of",
@@ -93,14 +93,28 @@ class Dataset:
     about: tuple[str, ...] = ()  # sentences on the data and what is left out, for the log
     train_ids: np.ndarray | None = None  # uint64 [n], increasing: ids of all training images; None: not known
     held_out_ids: np.ndarray | None = None  # uint64 [n], increasing: ids of all held-out or test images
+    scaled: Scaled | None = None  # the same images, larger, from which a stream cuts random crops; None: it takes them
 
     def __len__(self) -> int:
         return len(self.images if self.indices is None else self.indices)
 
     def take(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """Images uint8 [n, H, W, C] and labels int64 [n], if any, by `numbers`, int64 [n], within this split."""
-        indices = numbers if self.indices is None else self.indices[numbers]
+        indices = self._indices(numbers)
         return self.images[indices], None if self.labels is None else self.labels[indices]
+
+    def crop(self, numbers: np.ndarray, random: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """A random crop of each image, uint8 [n, H, W, C], and labels int64 [n], if any; numbers: int64 [n], as `take`.
+
+        random: float64 [n, crops.DRAWS] in [0, 1).
+        """
+        assert self.scaled is not None, "opened for random crops"
+        indices = self._indices(numbers)
+        pixels = self.scaled.crops(indices, random, self.images.shape[1])
+        return pixels, None if self.labels is None else self.labels[indices]
+
+    def _indices(self, numbers: np.ndarray) -> np.ndarray:
+        return numbers if self.indices is None else self.indices[numbers]
 
 
 def describe(data_dir: str) -> Description:
@@ -245,12 +259,20 @@ def digest_of(main: Decoded, labels: np.ndarray | None, names: tuple[str, ...], 
 
 
 def open_dataset(
-    data: DataConfig, model: ModelConfig, progress: Progress | None = None, *, split: Split = "train", seed: int = 0
+    data: DataConfig,
+    model: ModelConfig,
+    progress: Progress | None = None,
+    *,
+    split: Split = "train",
+    seed: int = 0,
+    training: bool = False,
 ) -> Dataset:
     """Opens the images of `data.data_dir` at `model.image_size` with `model.image_channels`.
 
     split: "train" omits the images held out by `data.hold_out` and the training seed `seed`; "test" is the test split
     of the data or, without one, the held-out images; "all" is everything but the test split of the data.
+
+    training: opens what random crops are cut from as well, with `data.crop` random.
 
     Images without a class, where others have one, are left out only with `model.class_cond`.
 
@@ -289,9 +311,12 @@ def open_dataset(
         indices = np.flatnonzero(held if split == "test" else ~held) if held_any else None
     used = len(main.pixels) if indices is None else len(indices)
     notices = (*source.notices, *_notices(used, labels, source.class_names), *main.notices)
-    return Dataset(
-        main.pixels, labels, source.class_names, notices, indices, digest, description_of(source).lines, **ids
-    )
+    scaled = None
+    if training and data.crop == "random":
+        scaled = crops.open_scaled(source, data, model, len(main.pixels), progress)
+        notices = (*notices, *crops.notices(scaled, model.image_size))
+    about = description_of(source).lines
+    return Dataset(main.pixels, labels, source.class_names, notices, indices, digest, about, **ids, scaled=scaled)
 
 
 def _short_ids(identities: np.ndarray) -> np.ndarray:
@@ -330,51 +355,3 @@ def class_numbers(config: Config, class_names: tuple[str, ...]) -> np.ndarray | 
 def _are_numbers(names: tuple[str, ...]) -> bool:
     """True if the class names are only 0, 1, ..., so that classes are matched by index."""
     return names == tuple(str(k) for k in range(len(names)))
-
-
-class Stream:
-    """Endless batches: every epoch is a new permutation of the data, and batches continue across epochs.
-
-    Order and flips depend only on the seed, not on the batch size; a stream resumed at `position` returns exactly what
-    an uninterrupted one returns.
-    """
-
-    def __init__(self, dataset: Dataset, seed: int, random_flip: bool = False, position: int = 0):
-        self.dataset = dataset
-        self.seed = seed
-        self.random_flip = random_flip
-        self.position = position  # images returned so far
-        self._epoch = -1
-
-    def next(self, n: int, part: slice = slice(None)) -> tuple[np.ndarray, np.ndarray | None]:
-        """Returns the next n images, uint8 [n, H, W, C], and their labels int64 [n], if the data has any.
-
-        part: the slice of the n images to read and return, for one of several processes.
-        """
-        order, flips = (values[part] for values in self._next_indices(n))
-        pixels, labels = self.dataset.take(order)
-        if self.random_flip:
-            pixels[flips] = pixels[flips, :, ::-1]
-        return pixels, labels
-
-    def _next_indices(self, n: int) -> tuple[np.ndarray, np.ndarray]:
-        """The next n indices into the data, int64 [n], and which images to mirror, bool [n]."""
-        parts = []
-        while n > 0:
-            epoch, start = divmod(self.position, len(self.dataset))
-            if epoch != self._epoch:
-                self._begin(epoch)
-            taken = slice(start, start + n)
-            parts.append((self._order[taken], self._flips[taken]))
-            self.position += len(parts[-1][0])
-            n -= len(parts[-1][0])
-        if len(parts) == 1:
-            return parts[0]
-        return np.concatenate([order for order, _ in parts]), np.concatenate([flips for _, flips in parts])
-
-    def _begin(self, epoch: int) -> None:
-        # Sorts raw random bits: numpy guarantees their stability across versions, but not that of permutations.
-        bits = np.random.PCG64(np.random.SeedSequence((self.seed, epoch)))
-        self._order = np.argsort(bits.random_raw(len(self.dataset)), kind="stable")
-        self._flips = bits.random_raw(len(self.dataset)) >> np.uint64(63) == 1
-        self._epoch = epoch

@@ -13,9 +13,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+from PIL import Image
 
 from ddpm import formatting
 from ddpm.config.model import ModelConfig
@@ -31,6 +32,7 @@ CACHE_FORMAT = 3  # increase it if the same source gives other pixels, or the fi
 BLOCK = 256  # images decoded between two writes
 NAMED = 20  # broken images that a sentence lists
 
+T = TypeVar("T")
 Progress = Callable[[int, int], None]  # (images done, total)
 
 NOTES = {
@@ -57,17 +59,17 @@ def open_decoded(
     A second process waits for the first.  Raises UserError if an image is broken and `data.skip_broken` is False, or
     smaller than image_size and `data.enlarge` is False; DiskFull.
     """
-    path = _path(source, data, model, part)
+    path = cache_path(source, data, model, part)
 
     def fill() -> Decoded:
         return _open(path, source, model) or _fill(path, source, data, model, progress, part)
 
-    return _open(path, source, model) or _locked(path, fill)
+    return _open(path, source, model) or locked(path, fill)
 
 
 def cached(source: Source, data: DataConfig, model: ModelConfig, part: str = "") -> Decoded | None:
     """Returns what `open_decoded` returns, or None if the images are not cached."""
-    return _open(_path(source, data, model, part), source, model)
+    return _open(cache_path(source, data, model, part), source, model)
 
 
 def identities(source: Source, data: DataConfig, progress: Progress | None = None, part: str = "") -> Decoded:
@@ -77,10 +79,10 @@ def identities(source: Source, data: DataConfig, progress: Progress | None = Non
     def fill() -> Decoded:
         return _open_identities(path, source) or _identify(path, source, data, progress, part)
 
-    return _open_identities(path, source) or _locked(path, fill)
+    return _open_identities(path, source) or locked(path, fill)
 
 
-def _locked(path: Path, fill: Callable[[], Decoded]) -> Decoded:
+def locked(path: Path, fill: Callable[[], T]) -> T:
     """Calls `fill` under the lock of a cache file, so that other processes wait for its result."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -94,10 +96,10 @@ def _locked(path: Path, fill: Callable[[], Decoded]) -> Decoded:
         ) from error
 
 
-def _path(source: Source, data: DataConfig, model: ModelConfig, part: str) -> Path:
-    """SOURCE-SIZExCHANNELS-STAMP.raw: STAMP changes with the content of the source, which invalidates old files."""
+def cache_path(source: Source, data: DataConfig, model: ModelConfig, part: str = "", kind: str = "") -> Path:
+    """SOURCE-SIZExCHANNELSKIND-STAMP.raw: STAMP changes with the content of the source, which invalidates old files."""
     chosen = [name for name in (part, source.subset, "skip_broken" if data.skip_broken else "") if name]
-    size = f"{model.image_size}x{model.image_channels}"
+    size = f"{model.image_size}x{model.image_channels}{kind}"
     return _named(source, [_where(data), str(data.enlarge), *chosen], size, ".raw")
 
 
@@ -140,34 +142,41 @@ def _fill(
     path: Path, source: Source, data: DataConfig, model: ModelConfig, progress: Progress | None, part: str
 ) -> Decoded:
     where = _called(data, part)
-    decoding = _Decoding(source, data, model, progress, where)
+    size, channels = model.image_size, model.image_channels
+    decoding = Decoding(source, data, model, progress, where, lambda image: images.prepare(image, size, channels), size)
 
     def save(file: Any) -> None:
         for block in decoding.blocks():
-            file.write(np.ascontiguousarray(block))
+            file.write(np.stack(block))
 
     path.with_suffix(".json").unlink(missing_ok=True)  # written last: it marks the other files as complete
     files.write(path, save)
     arrays.write_npy(
         _identities_path(path), np.frombuffer(b"".join(decoding.identities), np.uint8).reshape(-1, IDENTITY_BYTES)
     )
-    _check_unchanged(source, where)
+    check_unchanged(source, where)
     about = dict(data_dir=data.data_dir, broken=[index for index, _ in decoding.broken], notices=decoding.notices())
     files.write_json(path.with_suffix(".json"), about)
-    _remove_superseded(path)
+    remove_superseded(path)
     opened = _open(path, source, model)
     if opened is None:
-        raise UserError(
-            f"Decoded images in {path.parent} were changed by another program: try again.", code="changed-data"
-        )
+        raise changed_by_another(path)
     return opened
+
+
+def changed_by_another(path: Path) -> UserError:
+    """The error of a cache file that is not what was just written."""
+    return UserError(
+        f"Decoded images in {path.parent} were changed by another program: try again.", code="changed-data"
+    )
 
 
 def _called(data: DataConfig, part: str) -> str:
     return f"the {part} split of {data.data_dir}" if part else data.data_dir
 
 
-def _check_unchanged(source: Source, where: str) -> None:
+def check_unchanged(source: Source, where: str) -> None:
+    """Raises UserError if files of `source` were written to since it was opened; where: its name in the message."""
     if source.has_changed():
         raise UserError(
             f"Images of {where} changed while they were read: wait until no program writes there, and try again.",
@@ -198,10 +207,10 @@ def _identify(path: Path, source: Source, data: DataConfig, progress: Progress |
             rows += pool.map(_identity_of, items)
             if progress:
                 progress(len(rows), source.count)
-    _check_unchanged(source, _called(data, part))
+    check_unchanged(source, _called(data, part))
     found = np.frombuffer(b"".join(rows), np.uint8).reshape(-1, IDENTITY_BYTES)
     arrays.write_npy(path, found)
-    _remove_superseded(path)
+    remove_superseded(path)
     return _from_identities(found)
 
 
@@ -214,7 +223,7 @@ def _identity_of(item: Item) -> bytes:
         return bytes(IDENTITY_BYTES)
 
 
-def _remove_superseded(path: Path) -> None:
+def remove_superseded(path: Path) -> None:
     """Deletes cache files of the same source and size from before it changed."""
     prefix = path.name.rpartition("-")[0]
     for old in path.parent.glob(f"{prefix}-*"):
@@ -228,28 +237,41 @@ def _remove_superseded(path: Path) -> None:
 class _Outcome(NamedTuple):
     """Result of decoding one image."""
 
-    pixels: np.ndarray | None  # uint8 [size, size, C]; None if it cannot be used
+    pixels: np.ndarray | None  # uint8 [h, w, C]; None if it cannot be used
     identity: bytes = b""
     broken: str = ""  # error message
     side: int = 0  # shorter side of an image that is too small
     notes: tuple[str, ...] = ()
 
 
-class _Decoding:
-    """One decoding pass over a source, with the problems found."""
+class Decoding:
+    """One decoding pass over a source, with the problems found.
 
-    def __init__(self, source: Source, data: DataConfig, model: ModelConfig, progress: Progress | None, where: str):
+    where: name of the source in messages.  prepare: from an image to pixels uint8 [h, w, C].  size: of the images of a
+    source that generates them.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        data: DataConfig,
+        model: ModelConfig,
+        progress: Progress | None,
+        where: str,
+        prepare: Callable[[Image.Image], np.ndarray],
+        size: int,
+    ):
         self.source, self.data, self.model, self.progress = source, data, model, progress
-        self.where = where  # name of the source in messages
+        self.where, self.prepare, self.size = where, prepare, size
         self.identities: list[bytes] = []
         self.broken: list[tuple[int, str]] = []  # (index, error message)
         self.names: list[str] = []  # of broken images
         self.small: list[int] = []
         self.notes: Counter[str] = Counter()
 
-    def blocks(self) -> Iterator[np.ndarray]:
-        """Yields all images in order, uint8 [<=BLOCK, H, W, C].  Raises UserError after the last one."""
-        waiting = self.source.items(self.model.image_size, self.model.image_channels)
+    def blocks(self) -> Iterator[list[np.ndarray]]:
+        """Yields all images in order, at most BLOCK of them, uint8 [h, w, C].  Raises UserError after the last one."""
+        waiting = self.source.items(self.size, self.model.image_channels)
         done = 0
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             while items := list(itertools.islice(waiting, BLOCK)):
@@ -266,7 +288,7 @@ class _Decoding:
                 if (
                     good and not self.small and (self.data.skip_broken or not self.broken)
                 ):  # else only count the problems
-                    yield np.stack([one.pixels for one in good if one.pixels is not None])
+                    yield [one.pixels for one in good if one.pixels is not None]
                 if self.progress:
                     self.progress(done, self.source.count)
         self._raise_errors()
@@ -284,7 +306,7 @@ class _Decoding:
                     transparent=channels != 4 and images.is_transparent(image),
                 )
                 notes = tuple(note for note, true in found.items() if true)
-                return _Outcome(images.prepare(image, size, channels), identity, notes=notes)
+                return _Outcome(self.prepare(image), identity, notes=notes)
         except UserError as error:
             if error.code == "out-of-memory":  # of this instant: the image is not broken
                 raise

@@ -30,6 +30,7 @@ class Batch(NamedTuple):
     y: Tensor | None = None  # [N] int64 labels
     low_res: Tensor | None = None  # [N, C, h, w] in [-1, 1], input of a super-resolution network
     weight: Tensor | None = None  # [N] weight of each image's loss, where timesteps are not sampled uniformly
+    augmented: Tensor | None = None  # float32 [N, AUGMENTED], what was done to x_start, as `ddpm.data.augment` has it
 
     def part(self, start: int, stop: int) -> "Batch":
         """Images start .. stop - 1 as a batch."""
@@ -38,7 +39,7 @@ class Batch(NamedTuple):
     @property
     def condition(self) -> Condition:
         """Inputs of the network besides x_t and t."""
-        inputs = {"y": self.y, "low_res": self.low_res}
+        inputs = {"y": self.y, "low_res": self.low_res, "augmented": self.augmented}
         return {name: value for name, value in inputs.items() if value is not None}
 
 
@@ -103,6 +104,29 @@ def target(schedule: Schedule, settings: DiffusionConfig, batch: Batch, x_t: Ten
     if settings.prediction == "x_prev":
         return process.q_posterior_mean(schedule, batch.x_start, x_t, batch.t)
     return batch.noise
+
+
+@torch.no_grad()
+def eps_errors(network: Network, schedule: Schedule, settings: DiffusionConfig, batch: Batch) -> Tensor:
+    """Mean squared error of the noise eps that the output amounts to, of each image: float64 [N].
+
+    In the same unit for every prediction: with x_t given, an error of another prediction is one of eps, as x_t is a
+    mixture of x_0 and eps (Salimans & Ho 2022, Section 4).  At a signal-to-noise ratio of zero x_t is eps, and what is
+    predicted besides has no error.
+    """
+    x_t = q_sample(schedule, batch.x_start, batch.t, batch.noise)
+    timesteps = batch.t.new_tensor(schedule.timesteps)[batch.t]
+    output = network(x_t, network_time(settings, schedule.T, timesteps), **batch.condition)
+    mse = mean_flat((target(schedule, settings, batch, x_t) - output[:, : x_t.shape[1]]).square())
+    abar = schedule.alphas_cumprod
+    snr = abar / (1 - abar)
+    scale = {
+        "eps": np.ones_like(abar),
+        "v": abar,
+        "x_start": snr,
+        "x_prev": snr / schedule.posterior_mean_coef1**2,
+    }[settings.prediction]
+    return mse.double() * torch.from_numpy(scale).to(mse.device)[batch.t]
 
 
 def vlb_terms(

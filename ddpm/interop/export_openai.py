@@ -89,6 +89,12 @@ def export_checkpoint(run: Run, folder: Path, step: int = 0) -> list[str]:
             " it cannot load this one.",
             code="not-exportable",
         )
+    if config.model.augment:
+        raise UserError(
+            f"{run.name} was trained with augment {config.model.augment:g}, of which its network is told, and"
+            " improved-diffusion's networks are told nothing: it cannot load this one.",
+            code="not-exportable",
+        )
     if config.diffusion.prediction == "v":
         raise UserError(
             f"{run.name} predicts v, and improved-diffusion's networks cannot: it cannot load this one.",
@@ -206,6 +212,11 @@ def _limits(config: Config) -> list[str]:
         notes.append(
             "Its scripts know no weighting of the loss: a training that is resumed there goes on without"
             f" {diffusion.loss_weighting}."
+        )
+    if config.train.lr_schedule != "constant":
+        notes.append(
+            "Its scripts know a constant learning rate and a linear annealing: a training that is resumed there goes on"
+            f" without {config.train.lr_schedule}."
         )
     return notes
 

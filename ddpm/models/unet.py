@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ddpm.config.model import ModelConfig
+from ddpm.config.model import AUGMENTED, ModelConfig
 from ddpm.models.torch_ops import TORCH, Joined, Ops, whole
 from ddpm.planning import architecture, memory
 from ddpm.planning.architecture import Attention, Conv, Res
@@ -151,6 +151,8 @@ class UNet(Computed):
             if not vectors.is_meta:  # to draw what has no values, torch imports its compiler: more than a second
                 nn.init.normal_(vectors)
             self.label_emb = nn.Embedding(config.label_slots, embed, _weight=vectors)
+        if config.augment:
+            self.augment_emb = nn.Linear(AUGMENTED, embed, bias=False)  # an image that is as it was adds nothing
         self.input_blocks = nn.ModuleList(self._block(layers) for layers in plan.inputs)
         self.middle_block = self._block(plan.middle)
         self.output_blocks = nn.ModuleList(self._block(layers) for layers in plan.outputs)
@@ -184,11 +186,14 @@ class UNet(Computed):
             case Conv(channels_in, channels):
                 return Stem(channels_in, channels, 3, padding=1)
 
-    def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None, *, augmented: Tensor | None = None) -> Tensor:
+        """augmented: float32 [N, AUGMENTED], in training alone: what was done to the images; None: nothing."""
         embedding = self.time_embed(timestep_embedding(t, self.config.num_channels))
         if self.config.class_cond:
             assert y is not None, "a class-conditional network needs labels"
             embedding = embedding + self.label_emb(y)
+        if augmented is not None:
+            embedding = embedding + self.augment_emb(augmented)
         # All projections at once: their SiLU is the same, and together they take less time.
         embedded = self.ops.linear(F.silu(embedding), [block.emb_layers[1] for block in self.res_blocks])
         skips = []
@@ -226,11 +231,19 @@ class UNet(Computed):
 class SuperResUNet(UNet):
     """A U-Net that is conditioned on a smaller image, enlarged to its own size (Nichol & Dhariwal 2021, Appendix)."""
 
-    def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None, low_res: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        y: Tensor | None = None,
+        low_res: Tensor | None = None,
+        *,
+        augmented: Tensor | None = None,
+    ) -> Tensor:
         """As UNet's, [N, C, H, W] in and out.  low_res: [N, C, h, w] in [-1, 1]."""
         assert low_res is not None, "a super-resolution network needs the small image"
         enlarged = F.interpolate(low_res, x.shape[2:], mode="bilinear")
-        return super().forward(torch.cat([x, enlarged], dim=1), t, y)
+        return super().forward(torch.cat([x, enlarged], dim=1), t, y, augmented=augmented)
 
 
 def build(config: ModelConfig) -> UNet:

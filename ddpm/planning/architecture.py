@@ -6,7 +6,7 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ddpm.config.model import ModelConfig
+from ddpm.config.model import AUGMENTED, ModelConfig
 
 
 class Conv(NamedTuple):
@@ -87,7 +87,7 @@ def parameters(config: ModelConfig) -> int:
     """Counts the parameters of the U-Net."""
     width, embed = config.num_channels, 4 * config.num_channels
     total = (width + 1) * embed + (embed + 1) * embed
-    total += config.label_slots * embed
+    total += config.label_slots * embed + (AUGMENTED * embed if config.augment else 0)
     for layer in plan(config).layers:
         match layer:
             case Conv(channels_in, channels):

@@ -9,12 +9,12 @@ from pathlib import Path
 from ddpm.config.training import Config
 from ddpm.config.validation import Problem
 from ddpm.data.checked import Checked
-from ddpm.data.datasets import Description
+from ddpm.data.datasets import Description, held_out_count
 from ddpm.errors import UserError
 from ddpm.formatting import memory as size_of
 from ddpm.formatting import plural, some
 from ddpm.host import hardware
-from ddpm.planning import architecture
+from ddpm.planning import architecture, held_out
 from ddpm.planning.memory import check_network
 from ddpm.runs import openai_folder
 from ddpm.storage import files
@@ -213,6 +213,25 @@ def _of_data(config: Config, about: Description, seen: Checked | None) -> Iterat
             code="too-few-images",
             remedies=({"hold_out": 0.0},),
         )
+    yield from _of_held_out(config, about)
+
+
+def _of_held_out(config: Config, about: Description) -> Iterator[Problem]:
+    train, data = config.train, config.data
+    there = about.test_count or held_out_count(about.count, data.hold_out)
+    if train.eval_interval and train.eval_images and not there:
+        yield Problem(
+            "eval_interval",
+            f"eval_interval is {train.eval_interval}, but the data has no test split and no held-out images: set"
+            " hold_out to 0.1, or eval_interval to 0.",
+            code="no-test-part",
+            remedies=({"hold_out": 0.1}, {"eval_interval": 0}),
+        )
+    elif there:
+        try:
+            held_out.images(train, there)
+        except UserError as error:
+            yield Problem("eval_images", str(error), code=error.code, remedies=({"eval_images": there},))
 
 
 def _small_images(found: str, side: int) -> Problem:

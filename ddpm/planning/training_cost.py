@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import psutil
 
 from ddpm.config.training import Config
-from ddpm.planning import architecture, memory
+from ddpm.planning import architecture, held_out, memory
 from ddpm.runs import launch
 
 FREE_SHARE = 0.9  # of the available memory; a training that needs more may be slowed down or ended by the system
@@ -21,9 +21,10 @@ class TrainingCost:
     memory_measured: bool  # False: estimated from the settings
     available_bytes: int  # memory this computer can spare now
     previews: int  # preview grids sampled during training
+    measurements: int  # of the loss on held-out images
     epochs: float | None  # times each training image is seen; None where the number of images is unknown
     seconds_per_step: float | None
-    total_seconds: float | None  # all training steps and previews
+    total_seconds: float | None  # all training steps, previews and measurements
 
     @property
     def fits(self) -> bool:
@@ -36,10 +37,10 @@ class TrainingCost:
         return None if self.total_seconds is None else time.time() + self.total_seconds
 
 
-def estimate_training_cost(config: Config, num_images: int | None = None) -> TrainingCost:
+def estimate_training_cost(config: Config, num_images: int | None = None, held_out_images: int = 0) -> TrainingCost:
     """Estimates what a training costs; uses the measurement of its speed where there is one (`launch.start_measuring`).
 
-    num_images: training images in the data, for the number of epochs.
+    num_images: training images in the data, for the number of epochs.  held_out_images: held-out ones in it.
     """
     train = config.train
     job = launch.cost_job(config)
@@ -47,16 +48,20 @@ def estimate_training_cost(config: Config, num_images: int | None = None) -> Tra
     measured = status.metrics if status and job.state() == "finished" else {}
     seconds_per_step = measured.get("seconds_per_step")
     previews = train.total_steps // train.sample_interval if train.sample_interval else 0
+    count = min(held_out_images, train.eval_images)
+    measurements = held_out.measurements(train, held_out.interval(train, count))
     peak = measured.get("peak_bytes") if seconds_per_step else None
     total = None
     if seconds_per_step:
-        total = seconds_per_step * train.total_steps + (measured.get("seconds_per_preview") or 0.0) * previews
+        steps = train.total_steps + measurements * held_out.cost_in_steps(train, count)
+        total = seconds_per_step * steps + (measured.get("seconds_per_preview") or 0.0) * previews
     return TrainingCost(
         parameters=architecture.parameters(config.model),
         memory_bytes=peak or memory.training_bytes(config.model, train),
         memory_measured=bool(peak),
         available_bytes=psutil.virtual_memory().available,
         previews=previews,
+        measurements=measurements,
         epochs=train.total_steps * train.batch_size / num_images if num_images else None,
         seconds_per_step=seconds_per_step,
         total_seconds=total,

@@ -110,7 +110,7 @@ def frechet_at_infinity(x: np.ndarray, y: np.ndarray, seed: int = 0, interval: b
 class _Moments(NamedTuple):
     """Sums over the images of each part and group of features [N, d]."""
 
-    count: np.ndarray  # [parts, GROUPS]
+    images: np.ndarray  # how many, [parts, GROUPS]
     first: np.ndarray  # [parts, GROUPS, d]
     second: np.ndarray  # [parts, GROUPS, d, d]
 

@@ -1,14 +1,14 @@
 """Training further: more steps for a run that has done all of its own."""
 
 from ddpm import formatting
-from ddpm.config import codec
-from ddpm.config.training import Config, TrainConfig
+from ddpm.config import codec, learning_rate
+from ddpm.config.training import COOLED, Config, TrainConfig
 from ddpm.errors import UserError
 from ddpm.runs import in_use
 from ddpm.runs.exclusive import guard
 from ddpm.runs.runs import Run
 
-CHANGED = {"total_steps", "lr_anneal_steps"}  # settings that training further changes
+CHANGED = {"total_steps", "lr_anneal_steps", "lr_schedule"}  # settings that training longer, or shorter, changes
 
 
 def why_not(run: Run) -> str:
@@ -37,16 +37,32 @@ def extended(config: Config, total_steps: int) -> Config:
 def note(config: Config, step: int, total_steps: int) -> str:
     """Says in a sentence what training on from `step` to `total_steps` changes; empty if that is nothing but the end.
 
-    That is the learning rate, where it was annealed to 0 at the end.
+    That is the learning rate, where it falls towards the end.
     """
-    train = config.train
-    if not train.lr_anneal_steps or total_steps <= train.lr_anneal_steps:
-        return ""
-    was, now = (train.lr * max(0.0, 1 - step / end) for end in (train.lr_anneal_steps, total_steps))
-    return (
-        f"The learning rate falls linearly: at step {step:,} it was {formatting.number(was, 3)}; it goes on at"
-        f" {formatting.number(now, 3)} and falls to 0 at step {total_steps:,}."
-    )
+    before, after = config.train, extended(config, total_steps).train
+    was, now = (train.lr * learning_rate.decay(train, step) for train in (before, after))
+    if before.lr_anneal_steps and total_steps > before.lr_anneal_steps:
+        return (
+            f"The learning rate falls linearly: at step {step:,} it was {formatting.number(was, 3)}; it goes on at"
+            f" {formatting.number(now, 3)} and falls to 0 at step {total_steps:,}."
+        )
+    cooled = before.lr_schedule == COOLED
+    falls = f"its cooldown begins at step {_cooldown(after):,}" if cooled else f"it reaches 0 at step {total_steps:,}"
+    if was < now:
+        warmed = f" over the {formatting.plural(after.lr_warmup_steps, 'step')} of its warm-up"
+        first = f", best from the checkpoint of step {_cooldown(before):,}, before its cooldown" if cooled else ""
+        return (
+            f"The learning rate had fallen to {formatting.number(was, 3)} at step {step:,}: it rises again to"
+            f" {formatting.number(now, 3)}{warmed if after.lr_warmup_steps else ' at once'}, and {falls}. A run that"
+            f" goes on from an earlier checkpoint{first} needs no such rise."
+        )
+    if cooled and _cooldown(before) != _cooldown(after):
+        return f"The learning rate stays as it is for now, and {falls}."
+    return ""
+
+
+def _cooldown(train: TrainConfig) -> int:
+    return learning_rate.cooldown_start(train.total_steps, train.lr_cooldown)
 
 
 def extend(run: Run, total_steps: int) -> None:

@@ -3,7 +3,7 @@
     run.lock        held by the process as long as it lives; decides whether it is alive
     run.lease/      names the process, and is renewed every second; decides where there are no locks
     status.json     status of the process, with a counter as heartbeat of its work
-    control.json    requests of others: stop, save, sample
+    control.json    requests of others: stop, save, sample, cooldown
     log.txt         output of the process
 
 Training runs and their results, such as samples and evaluations, are job folders.
@@ -28,7 +28,7 @@ from ddpm.config.records import Count, Seconds
 from ddpm.errors import UserError, as_user_error
 from ddpm.runs import run_folder
 from ddpm.runs.exclusive import guard
-from ddpm.runs.run_folder import JobFolder
+from ddpm.runs.run_folder import JobFolder, Request
 from ddpm.storage import files, leases, locks, processes
 from ddpm.storage.leases import Pulse
 from ddpm.storage.processes import Owner
@@ -42,7 +42,6 @@ State = Literal[
 ]
 ACTIVE = ("queued", "starting", "running", "stopping", "not responding")
 FINAL = ("stopped", "finished", "failed")
-Request = Literal["stop", "save", "sample"]
 
 START_GRACE = 30.0  # seconds within which a new process has to hold its lock; a busy machine takes 15 to import torch
 ELSEWHERE = 120.0  # seconds without status until a process of an earlier version, on another machine, has ended
@@ -281,7 +280,10 @@ class Job(JobFolder):
         return run_folder.requests_in(files.json_in(content, "control.json", run_folder.MOST_CONTROL))
 
     def request(self, what: Request) -> None:
-        """Asks the process to stop after the current step and save, to save now, or to sample a preview now."""
+        """Asks the process for one of these after the current step.
+
+        stop: save and end.  save.  sample: a preview.  cooldown: let the learning rate fall to 0, and end then.
+        """
         with guard(self.folder.parent):
             self.write_json(self.folder / "control.json", {**self.requests(), what: secrets.token_hex(8)})
 

@@ -17,7 +17,7 @@ from typing import IO, Any
 import psutil
 
 import ddpm
-from ddpm.config import codec
+from ddpm.config import codec, learning_rate
 from ddpm.config.tasks import EvalConfig, FromCheckpoint, SampleConfig, SolverBenchmarkConfig
 from ddpm.config.training import Config, DataConfig, TrainConfig
 from ddpm.errors import UserError
@@ -345,6 +345,15 @@ def stop(job: Job) -> None:
     if state not in ACTIVE:
         raise UserError(f"{job.name} is {state}, so there is nothing to stop.", code="not-running")
     job.request("stop")
+
+
+def cool_down(run: Run) -> None:
+    """Asks a training to begin its cooldown now, and to end with it.  Raises UserError where it cannot."""
+    state, status = run.state(), run.status()
+    if state not in ("running", "not responding"):
+        raise UserError(f"{run.name} is {state}, so it cannot cool down: wait until it trains.", code="not-running")
+    learning_rate.cooled_from(run.config.train, status.step if status else 0)
+    run.request("cooldown")
 
 
 def kill(job: Job) -> None:

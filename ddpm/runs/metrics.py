@@ -27,10 +27,25 @@ OUR_COLUMNS = ("lr", "seconds", "steps_per_second", "param_norm", "memory_mb")
 AT_STEP = ("step", "samples", "lr", "seconds", "param_norm", "memory_mb", "lg_loss_scale")
 
 
-def columns_for(parts: Sequence[str], scale: bool = False) -> tuple[str, ...]:
-    """The columns of progress.csv for losses with these parts; scale: with the loss scale of fp16."""
+def columns_for(parts: Sequence[str], scale: bool = False, held_out: Sequence[str] = ()) -> tuple[str, ...]:
+    """The columns of progress.csv for losses with these parts; scale: with the loss scale of fp16.
+
+    held_out: those of the loss on held-out images, where it is measured.
+    """
     losses = [name for part in parts for name in (part, *(f"{part}_q{k}" for k in range(4)))]
-    return ("grad_norm", *losses, "samples", "step", *(["lg_loss_scale"] if scale else []), *OUR_COLUMNS)
+    more = ["lg_loss_scale"] if scale else []
+    return ("grad_norm", *losses, "samples", "step", *more, *OUR_COLUMNS, *held_out)
+
+
+def held_out_columns(averages: Sequence[str]) -> tuple[str, ...]:
+    """Columns of the loss on held-out images.  averages: names of the moving averages, such as ema_0.9999."""
+    quarters = [f"eval_mse_q{k}" for k in range(4)]
+    return ("eval_mse", *quarters, "eval_train_mse", "eval_gap", *(f"eval_{name}_mse" for name in averages))
+
+
+def is_of_held_out(column: str) -> bool:
+    """Whether a column holds what is measured now and then on held-out images."""
+    return column.startswith("eval_")
 
 
 COLUMNS = columns_for(("loss", "mse"))  # with the simple loss
@@ -47,6 +62,9 @@ HELP = {
     "vb": "Term of the variational bound in bits per dimension, scaled as in training. It trains the learned variance and is noisy; usually far below the mse.",
     "lg_loss_scale": "Logarithm (base 2) of the factor that keeps fp16 gradients from vanishing. It climbs slowly and falls by 1 when a step overflows, which is normal now and then.",
     "loss_q0": "Loss in the least noisy quarter of the timesteps; q3 is the noisiest. Fine detail is learned in q0, layout in q3.",
+    "eval_mse": "Mean squared error of the noise on held-out images, always the same with the same noise, by the raw weights. It is the error of the noise whatever the network predicts, so that runs compare.",
+    "eval_train_mse": "The same on as many training images.",
+    "eval_gap": "Held-out minus training loss. Near 0 the model does as well on images that it never saw; a gap that grows is overfitting: stop there, or use more images, dropout or flips.",
     "samples": "Training images seen so far, repeats included.",
     "step": "Training steps done.",
     "lr": "Learning rate of the step.",

@@ -122,7 +122,8 @@ def to_openai_columns(frame: pd.DataFrame, last: float = -1) -> pd.DataFrame:
 
     In a folder that was opened in place, rows up to step `last` are improved-diffusion's and stay as they are.
     """
-    kept = frame[sorted(set(frame.columns) - set(metrics.OUR_COLUMNS))]
+    ours = {*metrics.OUR_COLUMNS, *filter(metrics.is_of_held_out, frame.columns)}
+    kept = frame[sorted(set(frame.columns) - ours)]
     if "step" in kept:
         kept = kept.assign(step=kept["step"] - (kept["step"] > last))
     whole = {name: "Int64" for name in ("step", "samples") if name in kept}

@@ -7,10 +7,12 @@ import io
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal, get_args
 
 from ddpm.storage import files, folders
 from ddpm.storage.untrusted import Folder
+
+Request = Literal["stop", "save", "sample", "cooldown"]  # what a process can be asked for
 
 # Most bytes of each file; the largest real ones have a tenth of that at most.
 MOST_CONFIG = 2**24  # it names the classes
@@ -117,7 +119,7 @@ def open_log(path: Path) -> BinaryIO:
 def requests_in(data: Any) -> dict[str, str]:
     """The requests in a control.json: request -> token; none for anything else."""
     entries = data.items() if isinstance(data, dict) else ()
-    return {key: token for key, token in entries if key in ("stop", "save", "sample") and isinstance(token, str)}
+    return {key: token for key, token in entries if key in get_args(Request) and isinstance(token, str)}
 
 
 def _opened_in_place(folder: Folder) -> bool:

@@ -31,10 +31,31 @@ def prepare(image: Image.Image, size: int, channels: int) -> np.ndarray:
     Halves it with a box filter while it is at least twice too large, resizes it (bicubic) to `size` on the shorter
     side and crops the centre.  channels: 1 grey, 3 RGB, 4 RGBA; with 1 and 3, transparent areas become white.
     """
+    return _cover(_near(image, size, channels), size, Image.Resampling.BICUBIC).reshape(size, size, channels)
+
+
+def scaled(image: Image.Image, least: int, most: int, widest: float, channels: int) -> np.ndarray:
+    """Scales `image` as `prepare` does, but does not crop it to a square: uint8 [h, w, channels].
+
+    Its shorter side has `most` pixels, or if it has fewer, as many as there are, but no fewer than `least`.  Of one
+    that is more than `widest` times as long as wide the middle is kept.
+    """
+    size = min(max(min(image.size), least), most)
+    image = _middle(_near(image, size, channels))
+    scale = size / min(image.size)
+    if scale != 1:
+        image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
+    width, height = (min(side, round(widest * size)) for side in image.size)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return np.asarray(image.crop((left, top, left + width, top + height))).reshape(height, width, channels)
+
+
+def _near(image: Image.Image, size: int, channels: int) -> Image.Image:
+    """Converts an image, and halves it with a box filter while it is at least twice too large."""
     image = _halved(image, channels) if min(image.size) >= 2 * size else convert(_middle(image), channels)
     while min(image.size) >= 2 * size:
         image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
-    return _cover(image, size, Image.Resampling.BICUBIC).reshape(size, size, channels)
+    return image
 
 
 def boxed(image: Image.Image, size: int) -> np.ndarray:

@@ -24,7 +24,8 @@ from ddpm.runs.manifests import Checkpoint
 from ddpm.runs.metrics import columns_for
 from ddpm.runs.runs import Run
 from ddpm.runs.worker import Stopped, Worker
-from ddpm.training import preview, resume, saving, warm_start
+from ddpm.training import held_out, preview, resume, saving, warm_start
+from ddpm.training.length import Length
 from ddpm.training.log_writers import RunLog
 from ddpm.training.pace import Pace
 from ddpm.training.trainer import Means, Report, Trainer
@@ -48,7 +49,7 @@ class TrainingLoop:
         worker.beat(state="starting", message="Reading the data")
         dataset = distributed.run_on_all_ranks(
             lambda: datasets.open_dataset(
-                self.config.data, self.config.model, self._on_data, seed=self.config.train.seed
+                self.config.data, self.config.model, self._on_data, seed=self.config.train.seed, training=True
             )
         )
         for sentence in dataset.about:
@@ -67,6 +68,7 @@ class TrainingLoop:
                 f"The processes of this training have other images in {self.config.data.data_dir}: give each the same.",
                 code="changed-data",
             )
+        part = distributed.run_on_all_ranks(lambda: held_out.open_part(self.config, self._on_data))
         self.dataset, self.images = dataset, len(dataset)
         # The warning shown while there is no graver one.
         self.notices = " ".join(filter(None, (*dataset.notices, too_many)))
@@ -75,6 +77,8 @@ class TrainingLoop:
         self.notices = " ".join(filter(None, (self.notices, *self.trainer.compute.notices)))
         for sentence in self.trainer.compute.notices:
             log.warning("%s", sentence)
+        self.held_out = held_out.begin(self.trainer, part)
+        self.last_held_out: Mapping[str, float] = {}
         self.means = Means(len(self.trainer.schedule))
         self.seconds_before = 0.0
         self.train_ids = lineage.merge_train_ids(
@@ -85,10 +89,13 @@ class TrainingLoop:
             run.save_config(self.config)  # where its data was named anew
         self.metrics: RunLog | None = None  # of the main process
         if distributed.is_main():
-            columns = columns_for(losses.parts(self.config), scale=self.trainer.scale is not None)
+            more = self.held_out.columns if self.held_out else ()
+            columns = columns_for(losses.parts(self.config), scale=self.trainer.scale is not None, held_out=more)
             self.metrics = RunLog(run.folder, columns, self.config.train.log_formats, self.trainer.step)
+        self._begin_held_out()
         self.began = time.monotonic()
         self.pace = Pace()
+        self.length = Length(run, worker, self.trainer)
         self.save_again_at = 0.0
         self.asked: set[str] = set()  # requests received and not yet met
         count = sum(p.numel() for p in self.trainer.parameters)
@@ -109,6 +116,20 @@ class TrainingLoop:
                 self.config.train.batch_size,
                 plural(self.config.train.batch_size * distributed.world_size(), "image"),
             )
+
+    def _begin_held_out(self) -> None:
+        """Says how often the loss on held-out images is measured; not in a run whose log was begun without it."""
+        if self.held_out is None:
+            return
+        if distributed.broadcast_object(self.metrics is not None and "eval_mse" not in self.metrics.csv.columns):
+            self.held_out = None
+            log.info("The loss on held-out images is not measured: progress.csv has no column for it")
+            return
+        log.info(
+            "The loss on %s is measured every %s",
+            plural(len(self.held_out), "held-out image"),
+            plural(self.held_out.interval, "step"),
+        )
 
     def _on_data(self, done: int, total: int) -> None:
         distributed.raise_peer_error()
@@ -205,24 +226,30 @@ class TrainingLoop:
             ) from error
 
     def _train(self) -> Iterator[Report]:
-        train = self.config.train
         self.worker.beat(state="running", message="", step=self.trainer.step)
-        for report in self.trainer.steps(train.total_steps):
+        for report in self.trainer.steps():
             self.means.add(report)
-            step, last = report.step, report.step == train.total_steps
-            if distributed.is_main() and (step == 1 or step % train.log_interval == 0 or last or report.diverged):
+            report = self._measured(report)
+            asked, save_due = distributed.broadcast_object((self.poll_requests(), self.save_is_due()))
+            self.asked = set()
+            if "cooldown" in asked:
+                self.length.cool_down()
+            self.config = self.trainer.config
+            train, step = self.config.train, report.step
+            last = step == train.total_steps
+            due = step == 1 or step % train.log_interval == 0 or last or report.held_out or report.diverged
+            if distributed.is_main() and due:
                 self._log(report)
             self.pace.step()
             left = self.pace.seconds_for(train.total_steps - step)
             self.worker.beat(step=step, steps_per_second=self.pace.per_second, seconds_left=left)
             if report.diverged:
                 raise self._divergence_error(report)
-            asked, save_due = distributed.broadcast_object((self.poll_requests(), self.save_is_due()))
-            self.asked = set()
             stop = "stop" in asked and not last
             if stop:
                 self.worker.beat(state="stopping", message="Saving")
             save = step % train.save_interval == 0 or last or stop or "save" in asked or save_due
+            save = save or self.length.begins_cooldown()
             if save:
                 self._save(report, must=last or stop)
             if (train.sample_interval and (step % train.sample_interval == 0 or last)) or "sample" in asked:
@@ -241,6 +268,16 @@ class TrainingLoop:
                     self._end_stopped(step)
                 raise
         self._end_finished()
+
+    def _measured(self, report: Report) -> Report:
+        """The report with the loss on held-out images, where it is due now and no stop is asked for meanwhile."""
+        if self.held_out is None or report.diverged or not self.held_out.is_due(report.step):
+            return report
+        self.worker.beat(message="Measuring the loss on held-out images")
+        found = self.held_out.measure(self._stop_asked)
+        self.last_held_out = found or self.last_held_out
+        self.worker.beat(message="")
+        return report._replace(held_out=found)
 
     def _end_stopped(self, step: int) -> None:
         self._close()
@@ -268,11 +305,13 @@ class TrainingLoop:
             "param_norm": self.trainer.parameter_norm(),
             "memory_mb": round(usage.own_memory() / 1e6, 1),
             **({} if report.lg_loss_scale is None else {"lg_loss_scale": report.lg_loss_scale}),
+            **report.held_out,
         }
         assert self.metrics is not None, "the main process logs"
         if wrong := self.metrics.write(row):
             self.worker.beat(warning=wrong)
-        finite: dict[str, Any] = {k: v if math.isfinite(v) else None for k, v in row.items()}
+        known = {**self.last_held_out, **row}
+        finite: dict[str, Any] = {k: v if math.isfinite(v) else None for k, v in known.items()}
         self.worker.beat(metrics=finite)
         log.info(
             "step %d  loss %.4g  grad_norm %.3g  %.3g it/s",
@@ -305,6 +344,7 @@ class TrainingLoop:
         return self.asked
 
     def _stop_asked(self) -> bool:
+        self.worker.beat()
         return "stop" in self.poll_requests()
 
     def save_is_due(self) -> bool:

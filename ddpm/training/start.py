@@ -40,8 +40,11 @@ def prepare(config: Config, progress: Progress | None = None) -> tuple[Config, D
     Raises UserError for settings that do not go together, for data that cannot be read, and for a file to begin from
     that does not fit.
     """
+    from ddpm.training import held_out
+
     config = settle(config)
-    dataset = datasets.open_dataset(config.data, config.model, progress, seed=config.train.seed)
+    dataset = datasets.open_dataset(config.data, config.model, progress, seed=config.train.seed, training=True)
+    held_out.open_part(config, progress)
     if config.train.resume_checkpoint:
         from ddpm.training import warm_start
 

@@ -9,6 +9,7 @@ import copy
 import logging
 import time
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -18,8 +19,11 @@ from torch import Tensor
 from ddpm import schedules
 from ddpm.compute import distributed, precision
 from ddpm.compute.precision import LossScale
-from ddpm.config.training import Config, TrainConfig
-from ddpm.data.datasets import Dataset, Stream
+from ddpm.config import learning_rate
+from ddpm.config.training import Config
+from ddpm.data import augment
+from ddpm.data.datasets import Dataset
+from ddpm.data.stream import Stream
 from ddpm.diffusion.losses import Batch, Losses, training_losses
 from ddpm.diffusion.timestep_samplers import SAMPLERS, TimestepSampler
 from ddpm.formatting import plural
@@ -42,6 +46,7 @@ class Report(NamedTuple):
     seconds: float
     applied: bool  # False when the gradient was not finite: the weights were left as they were
     lg_loss_scale: float | None = None  # after the step, with fp16
+    held_out: Mapping[str, float] = MappingProxyType({})  # after the step, by column, where it was measured then
 
     @property
     def diverged(self) -> bool:
@@ -76,7 +81,7 @@ class Trainer:
         self.stream = Stream(dataset, config.train.seed, config.data.random_flip)
         self.rng = torch.Generator().manual_seed(config.train.seed)
         self.timesteps: TimestepSampler = SAMPLERS[config.train.schedule_sampler](len(self.schedule))
-        self.step = 0
+        self.step = self.warmed_from = 0
 
     def _compute_in(self, name: str) -> None:
         """Prepares the forward pass in that precision, by the kernels of the settings."""
@@ -94,18 +99,23 @@ class Trainer:
             slice(count * distributed.rank(), count * (distributed.rank() + 1)),
         )
         pixels, labels = self.stream.next(whole, own)
+        model, augmented = self.config.model, None
+        if model.augment:
+            random = torch.rand((whole, augment.DRAWS), generator=self.rng, dtype=torch.float64)[own].numpy()
+            augmented = augment.drawn(random, model.augment, model.image_size)
+            pixels = augment.applied(pixels, augmented)
         x_start = torch.from_numpy(images.to_float(pixels))
         t, weight = self.timesteps.sample(whole, self.rng)
         noise = torch.randn((whole, *x_start.shape[1:]), generator=self.rng)[own]
         t, weight = t[own], None if weight is None else weight[own]
-        model = self.config.model
         y = torch.from_numpy(labels) if model.class_cond and labels is not None else None
         if y is not None and model.cond_drop_prob:
             hidden = torch.rand(whole, generator=self.rng)[own] < model.cond_drop_prob
             y = y.masked_fill(hidden, model.num_classes)  # the label of no class (Ho & Salimans 2022, Algorithm 1)
         small = model.small_size
         low_res = F.interpolate(x_start, (small, small), mode="area") if small else None
-        batch = Batch(x_start, t, noise, y, low_res, weight)
+        told = None if augmented is None else torch.from_numpy(augmented)
+        batch = Batch(x_start, t, noise, y, low_res, weight, told)
         return Batch(*(None if part is None else part.to(self.device) for part in batch))  # type: ignore[arg-type]
 
     def update(self, batch: Batch) -> Report:
@@ -132,7 +142,7 @@ class Trainer:
         distributed.all_reduce_sum(gradients)
         if self.scale:
             torch._foreach_mul_(gradients, 1 / factor)
-        lr = learning_rate(self.config.train, self.step)
+        lr = learning_rate.learning_rate(self.config.train, self.step, self.warmed_from)
         grad_norm, applied = self.optimizer.step(lr)
         if self.scale:
             self.scale.update(overflowed=not applied)
@@ -142,9 +152,12 @@ class Trainer:
             self.step, dict(zip(names, joined, strict=True)), t.long(), grad_norm, lr, seconds, applied, scale
         )
 
-    def steps(self, total: int) -> Iterator[Report]:
-        """Trains until `total` steps are done; yields a report of each."""
-        while self.step < total:
+    def steps(self, total: int | None = None) -> Iterator[Report]:
+        """Trains until `total` steps are done, or those of the settings, which may change meanwhile.
+
+        Yields a report of each.
+        """
+        while self.step < (self.config.train.total_steps if total is None else total):
             yield self.update(self.next_batch())
 
     def parameter_norm(self) -> float:
@@ -170,6 +183,8 @@ class Trainer:
         """State for an exact resume beyond weights and optimiser; with several processes, a collective call."""
         state = {
             "step": self.step,
+            "warmed_from": self.warmed_from,
+            "lr_decay": learning_rate.decay(self.config.train, self.step),
             "position": self.stream.position,
             "ema_updates": self.ema.updates,
             "timesteps": self.timesteps.state(),
@@ -206,6 +221,7 @@ class Trainer:
             groups = [{**group, "fused": True} for group in optimizer["param_groups"]]  # another program's may not be
             self.optimizer.load_state_dict({**optimizer, "param_groups": groups})
         self.step = state["step"]
+        self._resume_learning_rate(state)
         self.stream.position = state["position"]
         self.ema.updates = state["ema_updates"]
         if "timesteps" in state:  # runs of version 0.1.0 drew all timesteps alike, and other programs keep no history
@@ -230,6 +246,17 @@ class Trainer:
             if self.device.type == "cuda" and "cuda_rng" in own:
                 torch.cuda.set_rng_state(own["cuda_rng"], self.device)
 
+    def _resume_learning_rate(self, state: Mapping[str, Any]) -> None:
+        """Repeats the warm-up where the learning rate had begun to fall, and is higher again, as there are more steps.
+
+        Under lr_anneal_steps it goes on along the new line at once, as in improved-diffusion.
+        """
+        train, self.warmed_from = self.config.train, state.get("warmed_from", 0)
+        if train.lr_anneal_steps or state.get("lr_decay", 1.0) >= learning_rate.decay(train, self.step):
+            return
+        self.warmed_from = self.step
+        log.info("The learning rate had begun to fall: it rises again over %s", plural(train.lr_warmup_steps, "step"))
+
     def _resume_compute_mode(self, name: str, kernels: str) -> None:
         """Uses the precision of the saved training where the settings leave it open; warns where the mode differs."""
         if precision.for_training(self.config.train, self.device) == "auto" and name in ("fp32", "bf16"):
@@ -243,16 +270,6 @@ class Trainer:
                 self.compute.precision,
                 self.compute.kernels,
             )
-
-
-def learning_rate(train: TrainConfig, done: int) -> float:
-    """Learning rate of the step after `done` steps: linear warm-up from 0, then constant or linearly annealed to 0."""
-    lr = train.lr
-    if train.lr_warmup_steps:
-        lr *= min(1.0, (done + 1) / train.lr_warmup_steps)
-    if train.lr_anneal_steps:
-        lr *= max(0.0, 1 - done / train.lr_anneal_steps)
-    return lr
 
 
 class Means:

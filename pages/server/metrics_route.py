@@ -78,7 +78,11 @@ def read(asked: Asked) -> Response:
         "spikes": {
             name: spikes(rows, values["step"], name, part, start) for name in found if name not in metrics.AT_STEP
         },
-        "lost": {name: lost(rows, values["step"], name, part) for name in found if name in MAIN},
+        "lost": {
+            name: lost(rows, values["step"], name, part)
+            for name in found
+            if name in MAIN and not metrics.is_of_held_out(name)
+        },
     }
     return Response(
         packed(head, arrays(rows, values, found, part._replace(start=start))),

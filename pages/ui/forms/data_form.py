@@ -82,8 +82,8 @@ def problems(found: Contents) -> list[Problem]:
     return [Problem("data_dir", found.error, code=found.code, remedies=remedies)]
 
 
-def costed(config: Config, found: Contents, archive: str = "") -> tuple[Config, int | None]:
-    """`config` as a training of it is measured, and the number of its training images, if known.
+def costed(config: Config, found: Contents, archive: str = "") -> tuple[Config, int | None, int]:
+    """`config` as a training of it is measured, the number of its training images, if known, and of held-out ones.
 
     The data need not be there yet.  archive: of ARCHIVES, what will be trained on where no data is named.
     """
@@ -94,7 +94,9 @@ def costed(config: Config, found: Contents, archive: str = "") -> tuple[Config, 
         classes, count = len(about.class_names), about.count
     if config.model.class_cond and not config.model.num_classes:
         config = codec.replace(config, {"num_classes": max(1, classes)})
-    return config, count - datasets.held_out_count(count, config.data.hold_out) if count else None
+    held_out = datasets.held_out_count(count, config.data.hold_out) if count else 0
+    own = found.description.test_count if found.description else 0
+    return config, count - held_out if count else None, own or held_out
 
 
 def resolved_now(config: Config, shown: Description | None) -> Config:
@@ -163,6 +165,8 @@ def show(form: str, config: Config, found: Contents, notes: Notes, archive: str 
         st.caption(f":orange[:material/info: {escape(notice)}]")
     small = about.size is not None and min(about.size) < config.model.image_size
     wanted = ["random_flip", "hold_out"]
+    if source == PATH or config.data.crop != "center":
+        wanted.append("crop")
     if small or config.data.enlarge or source == PATH:
         wanted.append("enlarge")
     if source == PATH or config.data.skip_broken:

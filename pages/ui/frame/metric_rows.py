@@ -10,7 +10,7 @@ import pandas as pd
 from ddpm.runs import metrics
 from ddpm.runs.metrics import MetricReader
 
-MAIN = ("grad_norm", "loss", "mse", "vb", "lg_loss_scale")  # shown where the log has them
+MAIN = ("grad_norm", "loss", "mse", "vb", "eval_mse", "lg_loss_scale")  # shown where the log has them
 AXES = ("step", "seconds", "samples")  # columns that a horizontal axis needs
 SHORT = 2**24  # bytes that are read while somebody waits; of a log that is longer, only the columns asked for
 

@@ -2,9 +2,10 @@
 
 import streamlit as st
 
-from ddpm.config import codec
+from ddpm.config import codec, learning_rate
 from ddpm.config.presets import DEFAULT, PRESETS
-from ddpm.formatting import plural
+from ddpm.errors import UserError
+from ddpm.formatting import percent, plural
 from ddpm.runs import launch, run_names, runs
 from ddpm.runs.jobs import ACTIVE, State
 from ddpm.runs.runs import Run
@@ -83,10 +84,34 @@ def _stop_buttons(run: Run, state: State) -> None:
     ):
         run_action(lambda: launch.stop(run), "Stop requested: it saves first", lambda: _goes_on(run))
         st.rerun()
+    if state == "running":
+        _cool_down_button(run)
     if state in ("stopping", "not responding") and button(
         "Kill …", help="End the process immediately, without saving.", icon=":material/dangerous:", key="kill"
     ):
         confirm_kill(run)
+
+
+def _cool_down_button(run: Run) -> None:
+    """Offers to end a training early, but with the cooldown of its learning rate."""
+    train, status, why_not = run.config.train, run.status(), ""
+    try:
+        learning_rate.cooled_from(train, status.step if status else 0)
+    except UserError as error:
+        why_not = str(error)
+    if "cooldown" in run.requests():
+        why_not = "The cooldown has been requested."
+    more = percent(train.lr_cooldown, 1 - train.lr_cooldown)
+    if button(
+        "Cool down and finish",
+        why_not,
+        f"Let the learning rate fall to 0 from here on, over {more} as many steps as are done by then, and finish"
+        " with that. The samples become sharper than those of a training that is stopped.",
+        icon=":material/ac_unit:",
+        key="cooldown",
+    ):
+        run_action(lambda: launch.cool_down(run), "Cooldown requested", lambda: _goes_on(run))
+        st.rerun()
 
 
 def _newest(run: Run) -> int:

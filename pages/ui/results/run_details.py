@@ -24,7 +24,7 @@ from pages.ui.frame import layout, run_menu
 from pages.ui.frame.run_store import RunView
 
 FIELDS = wording.by_name()
-DATA = ("data_dir", "image_size", "hold_out", "random_flip", "enlarge", "skip_broken")
+DATA = ("data_dir", "image_size", "hold_out", "random_flip", "crop", "enlarge", "skip_broken")
 FEW = 4  # checkpoints that are shown at once
 NOTHING = "–"
 

@@ -19,10 +19,11 @@ LOOKED = "train_cost"  # in the session: what the form has cost since when, as (
 OURS = "train_measuring"  # in the session: the measurement that this page began by itself
 
 
-def show(config: Config, num_images: int | None, busy: bool) -> None:
+def show(config: Config, num_images: int | None, held_out_images: int, busy: bool) -> None:
     """Parameters, memory, time, finish and epochs of a training that can be measured.
 
-    num_images: training images, if known.  busy: a training runs, beside which a speed would be wrong.
+    num_images: training images, if known.  held_out_images: held-out ones.
+    busy: a training runs, beside which a speed would be wrong.
     """
     job = launch.cost_job(config)
     name, since = st.session_state.get(LOOKED, ("", 0.0))
@@ -30,12 +31,13 @@ def show(config: Config, num_images: int | None, busy: bool) -> None:
         since = time.monotonic()
         st.session_state[LOOKED] = (job.name, since)
         _stop_other(job)
-    cost = estimate_training_cost(config, num_images)
+    counts = (num_images, held_out_images)
+    cost = estimate_training_cost(config, *counts)
     active = bool(job.status()) and job.state() in ACTIVE
     is_quick = durations.guess_step(config) <= LONG
     waits = not active and not busy and cost.fits and is_quick and _is_open(job)
     with st.container(key="train_cost"):
-        layout.fragment(run_every=1.0 if active or waits else None)(_follow)(config, num_images, job, since, waits)
+        layout.fragment(run_every=1.0 if active or waits else None)(_follow)(config, counts, job, since, waits)
         if not active and not waits:
             _again(config, job, cost, busy)
 
@@ -52,7 +54,7 @@ def _stop_other(job: Job) -> None:
         other.request("stop")
 
 
-def _follow(config: Config, num_images: int | None, job: Job, since: float, waits: bool) -> None:
+def _follow(config: Config, counts: tuple[int | None, int], job: Job, since: float, waits: bool) -> None:
     """Shows the cost; begins the measurement when nothing was changed for long enough, and follows it."""
     active = bool(job.status()) and job.state() in ACTIVE
     if waits and not active and _is_open(job) and time.monotonic() - since >= QUIET:
@@ -60,7 +62,7 @@ def _follow(config: Config, num_images: int | None, job: Job, since: float, wait
         active = True
     elif waits and job.status() and job.state() in FINAL and job.state() != "stopped":
         st.rerun()  # once, so that the asking stops
-    _metrics(config, estimate_training_cost(config, num_images))
+    _metrics(config, estimate_training_cost(config, *counts))
     if active or waits:
         st.caption(
             ":material/speed: Measuring the speed …" if active else ":material/speed: The speed measures itself."
@@ -68,12 +70,15 @@ def _follow(config: Config, num_images: int | None, job: Job, since: float, wait
 
 
 def _metrics(config: Config, cost: TrainingCost) -> None:
-    steps, previews = formatting.plural(config.train.total_steps, "step"), formatting.plural(cost.previews, "preview")
+    counted = [formatting.plural(cost.previews, "preview")]
+    if cost.measurements:
+        counted.append(f"the loss on held-out images {formatting.plural(cost.measurements, 'time')}")
+    steps = formatting.plural(config.train.total_steps, "step")
     memory, available = formatting.memory(cost.memory_bytes), formatting.memory(cost.available_bytes)
     basis, memory = ("Measured", memory) if cost.memory_measured else ("Estimated", f"≈ {memory}")
     epochs = "–" if cost.epochs is None else f"{cost.epochs:,.1f}"
     with st.container(key="train_cost_figures"), st.grid(2, min_column_width=100, gap="small"):
-        st.metric("Total time", formatting.duration(cost.total_seconds), help=f"{steps} and {previews}.")
+        st.metric("Total time", formatting.duration(cost.total_seconds), help=f"{steps}, {' and '.join(counted)}.")
         run_status.time_metric("Finish", cost.finish_time, help="If training started now.")
         st.metric("Time per step", formatting.duration(cost.seconds_per_step))
         st.metric(
@@ -83,8 +88,8 @@ def _metrics(config: Config, cost: TrainingCost) -> None:
         st.metric("Epochs", epochs, help="How often each training image is seen.")
     with st.container(key="train_cost_line"):
         took = f"**{formatting.duration(cost.total_seconds)}** · " if cost.total_seconds else ""
-        counted = "" if cost.epochs is None else f" · {epochs} epochs"
-        st.markdown(f":small[{took}{escape(memory)} · {formatting.amount(cost.parameters)} parameters{counted}]")
+        passes = "" if cost.epochs is None else f" · {epochs} epochs"
+        st.markdown(f":small[{took}{escape(memory)} · {formatting.amount(cost.parameters)} parameters{passes}]")
     if not cost.fits:
         st.warning(
             f"This training needs about {escape(memory.removeprefix('≈ '))} of memory, and {escape(available)} are"
