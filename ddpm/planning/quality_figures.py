@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ddpm import formatting
+from ddpm.config.quality import QualityConfig
 from ddpm.errors import UserError
 from ddpm.runs.results import quality_text
 
@@ -129,6 +130,20 @@ SAID = {
 }
 
 
+FEATURES = 128  # numbers in which images are compared
+LEAST = 256  # images of each set: a covariance of 128 features needs more than 128 images to have full rank
+
+
+def check(settings: QualityConfig) -> None:
+    """Raises UserError for fewer samples than can be measured."""
+    if settings.num_samples < LEAST and not settings.samples:
+        raise UserError(
+            f"num_samples is {settings.num_samples}, and distances in {FEATURES} features need at least {LEAST} images:"
+            " ask for more.",
+            code="too-few-images",
+        )
+
+
 def comparable(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """Says in what two results, as recorded under `about`, differ so that they cannot be compared; empty if they can.
 
@@ -225,16 +240,32 @@ def table(result: Mapping[str, Any], markdown: bool = False) -> str:
     return formatting.table(head, body, markdown)
 
 
+def columns(
+    names: Sequence[str], results: Sequence[Mapping[str, Any]]
+) -> list[tuple[str, dict[str, list[float | None]]]]:
+    """Figures of the samples of several results, and of the real images of the first, each with its name."""
+    found = [(name, _row(result, "samples")) for name, result in zip(names, results, strict=True)]
+    return [*found, (ROWS["real"], _row(results[0], "real"))]
+
+
 def side_by_side(names: Sequence[str], results: Sequence[Mapping[str, Any]], markdown: bool = False) -> str:
-    """Figures of the samples of several results, and of the real images of the first: a result a column."""
-    columns = [(name, _row(result, "samples")) for name, result in zip(names, results, strict=True)]
-    columns.append((ROWS["real"], _row(results[0], "real")))
+    """The same as a table of text, a result a column."""
+    found = columns(names, results)
     body = [
-        [figure.title, *(quality_text(figures[key]) for _, figures in columns), figure.better]
+        [figure.title, *(quality_text(figures[key]) for _, figures in found), figure.better]
         for key, figure in FIGURES.items()
     ]
-    return formatting.table(["", *(name for name, _ in columns), ""], body, markdown)
+    return formatting.table(["", *(name for name, _ in found), ""], body, markdown)
 
 
-def _row(result: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _row(result: Mapping[str, Any], name: str) -> dict[str, list[float | None]]:
     return next((row["figures"] for row in result["rows"] if row["name"] == name), {})
+
+
+def meaning(result: Mapping[str, Any]) -> list[str]:
+    """What the figures of the samples say, a sentence or two for each, the samples' values among the real images'."""
+    samples, real = _row(result, "samples"), _row(result, "real")
+    return [
+        f"{figure.title}: {quality_text(samples[key])}, of real images {quality_text(real[key])}. {figure.words}"
+        for key, figure in FIGURES.items()
+    ]

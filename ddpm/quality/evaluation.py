@@ -29,7 +29,7 @@ from ddpm.config.training import Config, DataConfig
 from ddpm.data import datasets, lineage
 from ddpm.errors import UserError
 from ddpm.models import backend
-from ddpm.planning import matrix_rows, metadata
+from ddpm.planning import matrix_rows, metadata, quality_figures
 from ddpm.quality import features, panel
 from ddpm.runs.results import QualityJob
 from ddpm.runs.runs import Run
@@ -146,12 +146,7 @@ def check(settings: QualityConfig, has_model: bool) -> None:
             " with the run whose data it is.",
             code="missing-value",
         )
-    if settings.num_samples < panel.LEAST and not settings.samples:
-        raise UserError(
-            f"num_samples is {settings.num_samples}, and distances in {features.FeatureNet.width} features need at"
-            f" least {panel.LEAST} images: ask for more.",
-            code="too-few-images",
-        )
+    quality_figures.check(settings)
 
 
 def _measured_with() -> dict[str, Any]:
@@ -191,11 +186,11 @@ def read_reference(
     found = evaluated_images.open_images(config, wanted, worker, seen, train_ids)
     order = _order(len(found.dataset), settings.half)
     n = min(settings.num_samples, MOST_REFERENCE)
-    if len(order) < panel.LEAST:
+    if len(order) < quality_figures.LEAST:
         raise UserError(
             f"The reference has {formatting.plural(len(order), 'image')}, and distances in"
-            f" {features.FeatureNet.width} features need at least {panel.LEAST}: name more with --reference, or another"
-            " --split.",
+            f" {quality_figures.FEATURES} features need at least {quality_figures.LEAST}: name more, with --reference"
+            " or another --split.",
             code="too-few-images",
         )
     kind = "held-out images that are not in the reference" if found.about["part"] == "test" else "other images of it"
@@ -242,7 +237,7 @@ def _other_part(config: Config, found: evaluated_images.Opened, n: int) -> np.nd
         if error.code != "no-test-part":
             raise
         return None
-    if found.about["part"] == "all" or len(other) < panel.LEAST:
+    if found.about["part"] == "all" or len(other) < quality_figures.LEAST:
         return None
     return _take(other, _order(len(other), "")[:n])
 
@@ -260,10 +255,10 @@ def _given(config: Config, settings: QualityConfig, worker: Worker) -> np.ndarra
 
     data = DataConfig(data_dir=settings.samples, enlarge=settings.enlarge, skip_broken=settings.skip_broken)
     dataset = datasets.open_dataset(data, config.model, progress, split="all")
-    if len(dataset) < panel.LEAST:
+    if len(dataset) < quality_figures.LEAST:
         raise UserError(
             f"{settings.samples} has {formatting.plural(len(dataset), 'image')}, and distances in"
-            f" {features.FeatureNet.width} features need at least {panel.LEAST}: name more.",
+            f" {quality_figures.FEATURES} features need at least {quality_figures.LEAST}: name more.",
             code="too-few-images",
         )
     return _take(dataset, np.arange(min(len(dataset), settings.num_samples)))

@@ -26,7 +26,7 @@ from ddpm.storage import arrays
 
 FILE = Path(__file__).parents[1] / "assets" / "feature_net.npz"
 VERSION = "c10v1"
-SHA256 = ""
+SHA256 = "373a08d8c9fd45c737f3b2b854b91dfd0b1b6c241d0964f2cfe74715cebfe0df"
 
 BATCH = 100  # images a pass, always: other shapes may be computed in another order, and so to other last bits
 RESIZING = "bicubic, antialiased (Pillow), to 32 x 32"
@@ -78,7 +78,7 @@ class FeatureNet:
             part = prepared(pixels[start : start + BATCH])
             count = len(part)
             x = torch.zeros(BATCH, 3, feature_net.SIZE, feature_net.SIZE)
-            x[:count] = torch.from_numpy(part).permute(0, 3, 1, 2).float() / 127.5 - 1
+            x[:count] = torch.from_numpy(part.astype(np.float32)).permute(0, 3, 1, 2) / 127.5 - 1
             found[start : start + count] = self._scale * self._pass(x)[:count].numpy()
             if progress:
                 progress(start + count, len(pixels))

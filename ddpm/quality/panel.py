@@ -15,7 +15,6 @@ from ddpm.quality.distances import Measure
 from ddpm.quality.features import FeatureNet
 
 VERSION = 1  # of how figures are computed: those of different versions are not compared
-LEAST = 256  # images of each set: a covariance of 128 features needs more than 128 images to have full rank
 PART = 500  # images whose features are computed between two reports of progress
 
 

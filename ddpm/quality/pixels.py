@@ -10,7 +10,7 @@ import numpy as np
 PATCH = 7  # pixels, height and width
 PER_IMAGE = 8  # patches of each image
 DIRECTIONS = 256  # that patches are projected on
-BANDS = 16  # of the spectrum
+BANDS = 16  # of the spectrum; fewer for images below 32 pixels, none empty
 BLOCK = 500  # images that are computed at once
 
 
@@ -90,7 +90,7 @@ def cosines(size: int) -> np.ndarray:
 
 
 def spectrum(pixels: np.ndarray) -> np.ndarray:
-    """Returns the mean power of images [N, H, W, C] in bands of frequency, float64 [16], the lowest first.
+    """Returns the mean power of images [N, H, W, C] in bands of frequency, float64 [<= 16], the lowest first.
 
     Of cosine transforms of brightness, the mean of the channels; bands are equally wide in the distance from frequency
     0, which is left out.
@@ -102,15 +102,15 @@ def spectrum(pixels: np.ndarray) -> np.ndarray:
         power += ((down @ block.mean(axis=3) @ across.T) ** 2).sum(axis=0)
     power /= len(pixels)
     distance = np.hypot(np.arange(height)[:, None] / height, np.arange(width) / width)
-    band = np.minimum((distance * BANDS).astype(np.int64), BANDS - 1)
-    band[0, 0] = BANDS
-    sums = np.bincount(band.ravel(), power.ravel(), BANDS + 1)[:BANDS]
-    counts = np.bincount(band.ravel(), minlength=BANDS + 1)[:BANDS]
-    return sums / np.maximum(counts, 1)
+    bands = max(1, min(BANDS, height // 2, width // 2))
+    band = np.minimum((distance * bands).astype(np.int64), bands - 1)
+    band[0, 0] = bands
+    sums = np.bincount(band.ravel(), power.ravel(), bands + 1)[:bands]
+    return sums / np.bincount(band.ravel(), minlength=bands + 1)[:bands]
 
 
 def decibels(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Returns how much more power than y [16] x [16] has in each band, in decibels."""
+    """Returns how much more power than y [B] x [B] has in each band, in decibels."""
     ratio: np.ndarray = 10 * np.log10((x + 1e-3) / (y + 1e-3))
     return ratio
 
