@@ -6,9 +6,9 @@ DIR: a folder with a folder of images for each class, or an .npz file, of the te
 with the program is in ddpm/assets/feature_net.npz, and is frozen: every figure that was ever measured with it names its
 checksum.  It was trained on the 50,000 training images as JPEG files (quality 75, colour at half the resolution)
 together with 5,085 of them without loss, as the official files could not be had, for 7 epochs; it names the class of
-84.2 % of the 10,000 test images, which are JPEG files too.  So that features tell little of JPEG, images are mirrored and
-shifted by up to four pixels, which moves its blocks; a quarter of them are
-compressed once more, at a quality of 50 to 95, and an eighth blurred, by less than a pixel.
+84.2 % of the 10,000 test images, which are JPEG files too.  So that features tell little of JPEG, images are mirrored
+and shifted by up to four pixels, which moves its blocks; a quarter of them are compressed once more, at a quality of 50
+to 95, and an eighth blurred, by less than a pixel.
 
 The test images serve for the accuracy that is printed, and for mean and covariance of their features, which are in the
 file.  The same arguments give the same file on the same machine with the same number of threads.

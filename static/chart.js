@@ -135,7 +135,7 @@ class Chart {
     const width = Math.floor(this.place.clientWidth);
     if (!width || this.gone) return;
     const { keys, possible, alike, all } = this.wanted();
-    const panels = keys.map((key) => panelOf(key, all, alike));
+    const panels = keys.map((key) => panelOf(key, all, alike, this.several));
     this.ask(panels, width);
     this.controls.draw({ keys, possible, help: this.data.help, alike, zoomed: this.zoomed });
     const wrong = [...this.feeds.values()].map((feed) => feed.wrong).filter(Boolean);
@@ -218,7 +218,7 @@ class Chart {
         column,
         label: this.several ? (panel.lines.length > 1 ? `${run.label}, ${label}` : run.label) : label,
         colour: this.colour(run.colour ?? (panel.lines.length > 1 ? k : number)),
-        dash: run.colour === null ? [] : DASHES[k],
+        dash: run.colour === null ? [] : DASHES[k % DASHES.length],
         sparse: isSparse(column, this.data.main),
       })));
   }

@@ -19,11 +19,12 @@ export function usual(all, main, alike) {
   return main.filter((name) => all.includes(name) && !(alike && name === "mse"));
 }
 
-const HELD_OUT = "eval_mse"; // its panel has the training images beside it, and the averages of the weights
+const HELD_OUT = "eval_mse"; // its panel of one run has the training images beside it, and the averages of the weights
 const AVERAGE = /^eval_ema_(.+)_mse$/;
 
-function heldOut(all) {
+function heldOut(all, several) {
   const lines = [{ column: HELD_OUT, label: "held-out" }];
+  if (several) return { key: HELD_OUT, title: "held-out loss", lines };
   if (all.includes("eval_train_mse")) lines.push({ column: "eval_train_mse", label: "training" });
   for (const column of all) {
     const average = AVERAGE.exec(column);
@@ -38,8 +39,8 @@ export function isSparse(column, main) {
 }
 
 // What a panel holds: { key, title, lines: [{ column, label }] }
-export function panelOf(key, all, alike) {
-  if (key === HELD_OUT) return heldOut(all);
+export function panelOf(key, all, alike, several) {
+  if (key === HELD_OUT) return heldOut(all, several);
   const part = key.endsWith("_q") ? key.slice(0, -2) : null;
   if (part && all.includes(`${part}_q0`))
     return {

@@ -88,7 +88,7 @@ def save(
         files.remove(checkpoint.manifest_path)
         flushing.sync_folder(checkpoint.manifest_path.parent)
     contents: dict[str, Any] = {
-        kind: _described(w, run.config, step, kind, state.get("data")) for kind, w in weights.items()
+        kind: described(w, run.config, step, kind, state.get("data")) for kind, w in weights.items()
     }
     contents |= {"state": state} if optimizer is None else {"opt": optimizer, "state": state}
     names = [checkpoint.path(kind).name for kind in contents]
@@ -137,7 +137,7 @@ def set_aside(path: Path) -> None:
 
 def save_weights(file: Any, weights: Mapping[str, Tensor], config: Config, step: int, kind: str) -> None:
     """Writes one file of weights that holds its settings.  weights: name -> [...], of the network's shapes."""
-    torch.save(_described(weights, config, step, kind), file)
+    torch.save(described(weights, config, step, kind), file)
 
 
 def prune(run: Run, keep: int, bad: Collection[int] = ()) -> None:
@@ -382,9 +382,10 @@ def _with_run_settings(path: Path, tensors: dict[str, Tensor]) -> Weights:
     return Weights(tensors, None, 0, path.stem)
 
 
-def _described(
+def described(
     weights: Mapping[str, Tensor], config: Config, step: int, kind: str, data: Any = None
 ) -> "OrderedDict[str, Tensor]":
+    """The content of a file of weights, name -> [...], with what they are in its `_metadata`."""
     content = OrderedDict(weights)
     about = {"config": json.dumps(codec.to_json(config)), "step": step, "kind": kind, "data": data}
     content._metadata = {METADATA: about}  # type: ignore[attr-defined]

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from ddpm.cli import (
     bench,
     data,
+    ema,
     evaluate,
     example,
     import_openai,
@@ -35,6 +36,7 @@ COMMANDS = (
     trajectory,
     evaluate,
     quality,
+    ema,
     variance,
     result,
     bench,

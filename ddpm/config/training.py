@@ -1,10 +1,10 @@
 """Settings of a training run: data, optimiser, log and checkpoints; and `Config`, all settings of a run."""
 
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
 from ddpm import weightings
+from ddpm.config import ema_rates
 from ddpm.config.fields import setting
 from ddpm.config.model import DiffusionConfig, ModelConfig
 from ddpm.data_sets import DATA_SETS
@@ -117,6 +117,16 @@ class TrainConfig:
         choices=("uniform", "stratified", "loss-second-moment"),
         group="Optimiser",
     )
+    noise_offset: float = setting(
+        0.0,
+        "Add a constant of this standard deviation, 0.1 say, to the noise of each image and channel, so that the model"
+        " learns to change the mean colour of an image: samples become darker and brighter.",
+        label="Offset noise",
+        empty=(0.0, "off"),
+        low=0.0,
+        high=1.0,
+        group="Optimiser",
+    )
     lr: float = setting(1e-4, "Learning rate of AdamW.", label="Learning rate", low=0.0, high=1.0, basic=True)
     lr_warmup_steps: int = setting(
         0,
@@ -201,7 +211,8 @@ class TrainConfig:
     ema_rate: str = setting(
         "0.9999",
         "Decay rates of the moving averages of the weights, separated by commas. An average usually gives the best"
-        " samples.",
+        " samples. power0.05 averages over a share of the training up to now; from power0.05,power0.1 an average over"
+        " any other share can be made afterwards.",
         label="EMA rates",
         group="Optimiser",
     )
@@ -322,8 +333,7 @@ class TrainConfig:
     @property
     def ema_rates(self) -> tuple[str, ...]:
         """The EMA rates as they are spelled in file names."""
-        rates = (rate.strip() for rate in self.ema_rate.split(",") if rate.strip())
-        return tuple(str(float(rate)) if _is_number(rate) else rate for rate in rates)
+        return ema_rates.split(self.ema_rate)
 
     @property
     def log_formats(self) -> tuple[str, ...]:
@@ -370,10 +380,3 @@ def unused(config: Config) -> set[str]:
         "num_heads_upsample": not model.attention_resolutions.strip() or model.num_head_channels != -1,
     }
     return {name for name, true in idle.items() if true}
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False

@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 from ddpm import schedules, weightings
-from ddpm.config import codec, learning_rate
+from ddpm.config import codec, ema_rates, learning_rate
 from ddpm.config.codec import SECTIONS
 from ddpm.config.fields import Setting, settings
 from ddpm.config.model import ModelConfig
@@ -179,6 +179,17 @@ def _diffusion_problems(config: Config) -> Iterator[Problem]:
         others = [name for name in schedules.BETAS if schedules.possible(name, diffusion.diffusion_steps)]
         remedies: list[Remedy] = [{"diffusion_steps": 1000}, *({"noise_schedule": name} for name in others)]
         yield Problem("diffusion_steps", str(error), code=error.code, remedies=tuple(remedies))
+    if diffusion.zero_terminal_snr and (diffusion.prediction == "eps" or diffusion.diffusion_steps == 1):
+        eps = diffusion.prediction == "eps"
+        why = "prediction is eps, which says nothing of the image" if eps else "diffusion_steps is 1, which leaves none"
+        mends = "set prediction to v" if eps else "use more diffusion steps"
+        yield Problem(
+            "zero_terminal_snr",
+            f"zero_terminal_snr is True and {why} where there is only noise: {mends}, or set zero_terminal_snr to"
+            " False.",
+            code="conflicting-settings",
+            remedies=({"prediction": "v"} if eps else {"diffusion_steps": 1000}, {"zero_terminal_snr": False}),
+        )
     if diffusion.prediction == "x_prev" and diffusion.timestep_respacing:
         yield Problem(
             "prediction",
@@ -226,6 +237,14 @@ def _train_problems(config: Config) -> Iterator[Problem]:
             code="conflicting-settings",
             remedies=({"use_fp16": False}, {"precision": "auto"}),
         )
+    if train.noise_offset and config.diffusion.use_kl:
+        yield Problem(
+            "noise_offset",
+            f"noise_offset is {train.noise_offset:g} and use_kl is True, whose bound holds for plain noise alone: set"
+            " noise_offset to 0, or use_kl to False.",
+            code="conflicting-settings",
+            remedies=({"noise_offset": 0.0}, {"use_kl": False}),
+        )
     if train.lr == 0:
         yield Problem(
             "lr",
@@ -234,14 +253,11 @@ def _train_problems(config: Config) -> Iterator[Problem]:
             remedies=({"lr": 1e-4},),
         )
     for rate in train.ema_rates:
-        try:
-            good = 0 <= float(rate) < 1
-        except ValueError:
-            good = False
-        if not good:
+        if not ema_rates.is_valid(rate):
             yield Problem(
                 "ema_rate",
-                f"ema_rate {rate!r} is not between 0 and 1: write rates such as 0.999,0.9999.",
+                f"ema_rate {rate!r} is neither a rate between 0 and 1 nor a width from {ema_rates.NARROWEST} to"
+                f" {ema_rates.WIDEST}: write 0.999,0.9999 or power0.05,power0.1.",
                 code="bad-value",
                 remedies=({"ema_rate": "0.9999"},),
             )

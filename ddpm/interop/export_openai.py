@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ddpm import weightings
 from ddpm.checkpoints import checkpoint_files
-from ddpm.config import reference_names
+from ddpm.config import ema_rates, reference_names
 from ddpm.config.training import Config
 from ddpm.errors import UserError
 from ddpm.formatting import plural
@@ -98,6 +98,13 @@ def export_checkpoint(run: Run, folder: Path, step: int = 0) -> list[str]:
     if config.diffusion.prediction == "v":
         raise UserError(
             f"{run.name} predicts v, and improved-diffusion's networks cannot: it cannot load this one.",
+            code="not-exportable",
+        )
+    if config.diffusion.zero_terminal_snr or config.diffusion.noise_schedule not in ("linear", "cosine"):
+        zero = " with zero_terminal_snr" if config.diffusion.zero_terminal_snr else ""
+        raise UserError(
+            f"{run.name} has the noise schedule {config.diffusion.noise_schedule}{zero}, and improved-diffusion knows"
+            " linear and cosine: it cannot load this one.",
             code="not-exportable",
         )
     taken = sorted(path.name for path in folder.glob("*") if path.suffix == ".pt" or path.name in OTHER_FILES)
@@ -208,11 +215,18 @@ def _limits(config: Config) -> list[str]:
             "Its scripts have no flag for the prediction of x_prev, or for a variance that is no range: set it in"
             " their code."
         )
+    if powers := [rate for rate in config.train.ema_rates if ema_rates.width_of(rate) is not None]:
+        notes.append(
+            f"Its scripts sample from the averages {' and '.join(powers)}, and cannot go on with them: a training that"
+            " is resumed there has the other averages alone."
+        )
     if diffusion.loss_weighting != weightings.NONE:
         notes.append(
             "Its scripts know no weighting of the loss: a training that is resumed there goes on without"
             f" {diffusion.loss_weighting}."
         )
+    if config.train.noise_offset:
+        notes.append("Its scripts know no offset noise: a training that is resumed there goes on with plain noise.")
     if config.train.lr_schedule != "constant":
         notes.append(
             "Its scripts know a constant learning rate and a linear annealing: a training that is resumed there goes on"
@@ -230,6 +244,9 @@ def _flags(config: Config, weights: Mapping[str, Any], step: int, notes: list[st
         network.pop("sigma_small", None)
     learning = _changed_flags(config, TRAIN_FLAGS)
     learning.pop("use_fp16", None)
+    if "ema_rate" in learning:
+        learning["ema_rate"] = ",".join(r for r in config.train.ema_rates if ema_rates.width_of(r) is None)
+        learning = {name: value for name, value in learning.items() if value}
     if learning.get("schedule_sampler") == "stratified":  # uniform too, and its scripts do not know the word
         del learning["schedule_sampler"]
     if _uses_mixed_precision(config) and not optimizer:

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import NamedTuple
 
+from ddpm.config import ema_rates
 from ddpm.config.matrix import MatrixConfig
 from ddpm.config.tasks import SampleConfig
 from ddpm.config.training import Config
@@ -87,10 +88,7 @@ def _weights(base: SampleConfig, checkpoints: list[Checkpoint], words: list[str]
     for word in words:
         if word not in there:
             raise UserError(f"There are no weights {word!r}: choose among {', '.join(there)}.", code="missing-weights")
-    return [
-        Row("raw weights" if kind == "model" else kind.replace("ema_", "EMA "), dataclasses.replace(base, weights=kind))
-        for kind in words or there
-    ]
+    return [Row(ema_rates.label(kind), dataclasses.replace(base, weights=kind)) for kind in words or there]
 
 
 def _checkpoints(base: SampleConfig, checkpoints: list[Checkpoint], words: list[str]) -> list[Row]:

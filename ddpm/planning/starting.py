@@ -6,6 +6,7 @@ The command line and the Train page say the same.  `ddpm.config.validation` has 
 from collections.abc import Iterator
 from pathlib import Path
 
+from ddpm.config import ema_rates
 from ddpm.config.training import Config
 from ddpm.config.validation import Problem
 from ddpm.data.checked import Checked
@@ -66,7 +67,7 @@ def _of_diffusion(config: Config) -> Iterator[Problem]:
 
 def _of_length(config: Config) -> Iterator[Problem]:
     train, total = config.train, config.train.total_steps
-    slow = [rate for rate in train.ema_rates if 1 - float(rate) < 1 / total]
+    slow = [r for r in train.ema_rates if ema_rates.width_of(r) is None and 1 - float(r) < 1 / total]
     if slow:
         good = [rate for rate in train.ema_rates if rate not in slow]
         other = next((str(rate) for rate in RATES if 1 / (1 - rate) <= total / 4), "")

@@ -62,7 +62,7 @@ HELP = {
     "vb": "Term of the variational bound in bits per dimension, scaled as in training. It trains the learned variance and is noisy; usually far below the mse.",
     "lg_loss_scale": "Logarithm (base 2) of the factor that keeps fp16 gradients from vanishing. It climbs slowly and falls by 1 when a step overflows, which is normal now and then.",
     "loss_q0": "Loss in the least noisy quarter of the timesteps; q3 is the noisiest. Fine detail is learned in q0, layout in q3.",
-    "eval_mse": "Mean squared error of the noise on held-out images, always the same with the same noise, by the raw weights. It is the error of the noise whatever the network predicts, so that runs compare.",
+    "eval_mse": "Mean squared error of the noise on held-out images, always the same with the same noise, by the raw weights. It is the error of the noise whatever the network predicts, so that runs compare; that of a network that predicts x_start is large at the smallest t, where the noise is hardly seen.",
     "eval_train_mse": "The same on as many training images.",
     "eval_gap": "Held-out minus training loss. Near 0 the model does as well on images that it never saw; a gap that grows is overfitting: stop there, or use more images, dropout or flips.",
     "samples": "Training images seen so far, repeats included.",

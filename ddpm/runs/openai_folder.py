@@ -10,11 +10,14 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from ddpm.config import ema_rates
 from ddpm.errors import UserError
 from ddpm.runs import metrics
 from ddpm.storage import paths
 
-FILE = re.compile(r"(?:(?P<kind>model|opt)|ema_(?P<rate>[0-9]*[.]?[0-9]+(?:[eE][+-]?[0-9]+)?)_)(?P<step>\d+)\.pt")
+FILE = re.compile(
+    r"(?:(?P<kind>model|opt)|ema_(?P<rate>(?:power)?[0-9]*[.]?[0-9]+(?:[eE][+-]?[0-9]+)?)_)(?P<step>\d+)\.pt"
+)
 
 
 class Files(NamedTuple):
@@ -91,7 +94,13 @@ def _by_step(folder: Path) -> list[Files]:
             else:
                 steps[step] = files._replace(model=path) if match["kind"] == "model" else files._replace(optimizer=path)
     ordered = [steps[step] for step in sorted(steps)]
-    return [f._replace(averages=dict(sorted(f.averages.items(), key=lambda entry: float(entry[0])))) for f in ordered]
+    return [f._replace(averages=dict(sorted(f.averages.items(), key=lambda entry: _order(entry[0])))) for f in ordered]
+
+
+def _order(rate: str) -> tuple[bool, float]:
+    """Decay rates first, then power profiles, which only this program writes."""
+    width = ema_rates.width_of(rate)
+    return width is not None, float(rate) if width is None else width
 
 
 def read_progress(progress: Path) -> pd.DataFrame:

@@ -11,16 +11,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ddpm.checkpoints.power_profiles import gamma_of, rate_at
+from ddpm.config import ema_rates
 from ddpm.config.training import TrainConfig
 from ddpm.models.native.build import Addresses, addresses
 
 
 class Ema:
-    """Exponential moving averages of a network's weights, one per rate.
+    """Moving averages of a network's weights, one per rate: a decay rate, or a power profile as in power0.05.
 
     average <- rate * average + (1 - rate) * weights.  Averages are float32, of the weights' shapes [...].  With
-    `warmup` the rate begins at 1/10 and rises to its value as (1 + n) / (10 + n) after n updates, so that the
-    random initial weights are soon forgotten; 0.9999 alone still holds half of them after 7,000 steps.
+    `warmup` a decay rate begins at 1/10 and rises to its value as (1 + n) / (10 + n) after n updates, so that the
+    random initial weights are soon forgotten; 0.9999 alone still holds half of them after 7,000 steps.  The rate of a
+    power profile follows from the number of updates (`ddpm.checkpoints.power_profiles`).
     """
 
     def __init__(self, model: nn.Module, rates: tuple[str, ...], warmup: bool):
@@ -28,6 +31,8 @@ class Ema:
         self.warmup = warmup
         self.updates = 0
         self._weights = [p.detach() for p in model.parameters()]
+        widths = {rate: ema_rates.width_of(rate) for rate in rates}
+        self._gammas = {rate: gamma_of(width) for rate, width in widths.items() if width is not None}
         self._names = [name for name, _ in model.named_parameters()]
         self._averages = {rate: [w.clone() for w in self._weights] for rate in rates}
 
@@ -45,6 +50,8 @@ class Ema:
 
     def effective_rate(self, rate: str) -> float:
         """The rate in force at this update, after warm-up."""
+        if rate in self._gammas:
+            return rate_at(self._gammas[rate], self.updates)
         ramp = (1 + self.updates) / (10 + self.updates)
         return min(float(rate), ramp) if self.warmup else float(rate)
 

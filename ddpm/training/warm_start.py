@@ -13,7 +13,7 @@ from ddpm.checkpoints import checkpoint_files, fitting, probe
 from ddpm.checkpoints.checkpoint_files import Weights
 from ddpm.checkpoints.identify import identify
 from ddpm.compute import distributed
-from ddpm.config import codec, presets
+from ddpm.config import codec, ema_rates, presets
 from ddpm.config.training import Config
 from ddpm.errors import UserError
 from ddpm.formatting import plural
@@ -60,7 +60,7 @@ def start_from(path: Path, config: Config) -> Start:
         )
         return _start({"model": weights.tensors}, None, weights, siblings, config, notes)
     found, optimizer = {"model": weights.tensors}, None
-    there = {str(float(rate)): file for rate, file in siblings.averages.items()} if siblings else {}
+    there = {ema_rates.normalized(rate): file for rate, file in siblings.averages.items()} if siblings else {}
     for rate in config.train.ema_rates:
         if rate in there:
             found[f"ema_{rate}"] = checkpoint_files.load_weights(there[rate]).tensors

@@ -5,7 +5,7 @@ from typing import TypeVar
 
 import streamlit as st
 
-from ddpm.config import fields
+from ddpm.config import ema_rates, fields
 from ddpm.config.tasks import FromCheckpoint
 from ddpm.runs.jobs import ACTIVE
 from ddpm.runs.manifests import Checkpoint
@@ -81,7 +81,7 @@ def result(form: str, label: str, jobs: Sequence[R]) -> R | None:
 
 
 def weights_label(weights: str) -> str:
-    return "Raw" if weights == "model" else weights.replace("ema_", "EMA ")
+    return "Raw" if weights == "model" else ema_rates.label(weights)
 
 
 def both(form: str, checkpoints: list[Checkpoint]) -> dict[str, object]:

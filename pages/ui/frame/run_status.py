@@ -148,7 +148,7 @@ def _metrics(newest: Mapping[str, float | None], status: Status | None, active: 
             if name in newest:
                 st.metric(label, format_number(newest[name]), help=metrics.HELP[name])
         measured = status.metrics if status else {}
-        for name, label in (("eval_mse", "Held-out loss"), ("eval_gap", "Held-out minus training")):
+        for name, label in (("eval_mse", "Held-out loss"), ("eval_gap", "Held-out gap")):
             if name in newest or name in measured:
                 st.metric(label, format_number(measured.get(name)), help=metrics.HELP[name])
         st.metric("Images seen", f"{int(newest.get('samples') or 0):,}", help=metrics.HELP["samples"])
