@@ -6,6 +6,28 @@ import reprlib
 import time
 from collections.abc import Sequence
 
+from ddpm.errors import UserError
+
+_SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+_DURATION = re.compile(r"(?:\d+(?:\.\d+)?[dhms]\s*)+", re.ASCII)
+
+
+def seconds_of(text: str) -> float:
+    """Seconds of a duration such as 90s, 20m, 3h, 1h30m or 1.5h; more than 0.
+
+    Raises UserError for anything else: a number without a unit could be any of them.
+    """
+    words = text.strip().lower()
+    seconds = 0.0
+    if _DURATION.fullmatch(words):
+        seconds = sum(float(number) * _SECONDS[unit] for number, unit in re.findall(r"([\d.]+)([dhms])", words))
+    if not 0 < seconds < math.inf:
+        raise UserError(
+            f"{text!r} is not a duration: write it as 90s, 20m, 3h or 1h30m, in days (d), hours, minutes and seconds.",
+            code="bad-value",
+        )
+    return seconds
+
 
 def duration(seconds: float | None) -> str:
     """12 s, 3 min 05 s, 2 h 05 min, 4 days 3 h; a dash for None and other unknown durations."""

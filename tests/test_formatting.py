@@ -3,6 +3,7 @@
 import math
 
 import pytest
+from raising import raises_error
 
 from ddpm import formatting
 
@@ -57,3 +58,19 @@ def test_units() -> None:
     assert [formatting.memory(size) for size in (900, 3.2e8, 3.2e9, 3.2e12)] == ["1 kB", "320 MB", "3.2 GB", "3.2 TB"]
     assert [formatting.speed(speed) for speed in (12.34, 0.4, 0, 1500)] == ["12.3 it/s", "2.5 s/it", "–", "1,500 it/s"]
     assert [formatting.percent(*done) for done in ((999, 1000), (1000, 1000), (0, 0))] == ["99 %", "100 %", "0 %"]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90s", 90), ("20m", 1200), (" 3H ", 10800), ("1h30m", 5400), ("1.5h", 5400), ("1d 2h", 93600), ("0.5s", 0.5)],
+)
+def test_a_duration_is_read(text: str, seconds: float) -> None:
+    assert formatting.seconds_of(text) == seconds
+
+
+@pytest.mark.parametrize(
+    "text", ["", "3", "3 hours", "h", "-1h", "0s", "1h-2m", "1.2.3h", "1e5s", "٣h", "9" * 400 + "h"]
+)
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with raises_error("bad-value"):
+        formatting.seconds_of(text)
