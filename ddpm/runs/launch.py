@@ -25,7 +25,7 @@ from ddpm.host import hardware
 from ddpm.runs import extending, run_folder, runs
 from ddpm.runs.exclusive import guard
 from ddpm.runs.jobs import ACTIVE, Job, Status
-from ddpm.runs.results import KINDS, EvaluationJob, SampleJob, SolverBenchmarkJob, TrajectoryJob
+from ddpm.runs.results import KINDS, EvaluationJob, QualityJob, SampleJob, SolverBenchmarkJob, TrajectoryJob
 from ddpm.runs.runs import Run
 from ddpm.storage import ballast, files, folders, paths, processes
 
@@ -95,6 +95,16 @@ def resume_sampling(job: SampleJob) -> None:
         runs.check_resumable(job)
         _announce(job, 0, again=True)
     _spawn(job, ["sample", "--resume", str(job.folder.absolute())])
+
+
+def resume_quality(job: QualityJob) -> None:
+    """Resumes an evaluation of sample quality that ended early, in a process of its own.
+
+    Raises UserError if a process works in it.
+    """
+    with guard(job.folder.parent):
+        _announce(job, 0, again=True)
+    _spawn(job, ["evaluate", "quality", "--resume", str(job.folder.absolute())])
 
 
 def start_evaluation(run: Run, evaluation: EvalConfig) -> EvaluationJob:
@@ -201,6 +211,26 @@ def start_copying(run: Run, name: str) -> Job:
         _announce(job, 0)
     runs_dir = str(run.folder.parent.absolute())
     _spawn(job, ["runs", "duplicate", run.name, name, "--runs_dir", runs_dir, "--job", str(job.folder)])
+    return job
+
+
+def ema_job(run: Run) -> Job:
+    """The job that makes an average of the run's weights; its status counts the averages that it is made of."""
+    name = hashlib.sha256(str(run.folder.absolute()).encode(errors="surrogatepass")).hexdigest()[:16]
+    return Job(paths.user_temp_folder("ema") / name)
+
+
+def start_averaging(run: Run, width: float, step: int) -> Job:
+    """Makes the average of that width for the checkpoint of `step`, in a process of its own.
+
+    Raises UserError if a process makes one already.
+    """
+    job = ema_job(run)
+    with guard(job.folder.parent):
+        _announce(job, 0)
+    runs_dir = str(run.folder.parent.absolute())
+    what = ["--run", run.name, "--width", str(width), "--step", str(step)]
+    _spawn(job, ["ema", *what, "--runs_dir", runs_dir, "--job", str(job.folder)])
     return job
 
 
