@@ -237,8 +237,7 @@ class TrainingLoop:
                 self.length.cool_down()
             self.length.follow_time(self.seconds)
             self.config = self.trainer.config
-            train, step = self.config.train, report.step
-            report = self._measured(report)
+            report, train, step = self._measured(report), self.config.train, report.step
             last = step == train.total_steps
             due = step == 1 or step % train.log_interval == 0 or last or report.held_out or report.diverged
             if distributed.is_main() and due:
@@ -254,7 +253,6 @@ class TrainingLoop:
             save = step % train.save_interval == 0 or last or stop or "save" in asked or save_due
             save = save or self.length.begins_cooldown()
             if save:
-                self.length.record()
                 self._save(report, must=last or stop)
             if (train.sample_interval and (step % train.sample_interval == 0 or last)) or "sample" in asked:
                 cancelled = None if stop else self._stop_asked
@@ -271,7 +269,6 @@ class TrainingLoop:
                     self._end_finished()
                 else:
                     if not save or self.save_is_due():
-                        self.length.record()
                         self._save(report, must=True)
                     self._end_stopped(step)
                 raise
@@ -365,6 +362,7 @@ class TrainingLoop:
         """Saves a checkpoint.  If the disk is full it is tried again later, unless it `must` be saved now."""
         if report.applied and not all(values.isfinite().all() for values in report.losses.values()):
             raise self._divergence_error(report, "loss")
+        self.length.record()
         state = {"trainer": self.trainer.state(), "means": self.means.state(), "images": self.images}
         state["data"], state["held_out"] = lineage.to_json(self.dataset.digest), dict(self.last_held_out)
         if self.train_ids is not None:
