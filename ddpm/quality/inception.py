@@ -122,9 +122,7 @@ class _BlockD(_Block):
     def __init__(self, inside: int):
         super().__init__()
         self.add_chain("branch3x3", inside, (192, 1), (320, 3, 2))
-        self.add_chain(
-            "branch7x7x3", inside, (192, 1), (192, (1, 7), *ROW), (192, (7, 1), *COLUMN), (192, 3, 2)
-        )
+        self.add_chain("branch7x7x3", inside, (192, 1), (192, (1, 7), *ROW), (192, (7, 1), *COLUMN), (192, 3, 2))
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([self.chain("branch3x3", x), self.chain("branch7x7x3", x), F.max_pool2d(x, 3, 2)], 1)
@@ -194,8 +192,8 @@ class InceptionNet:
         def check(sha256: str, size: int) -> None:
             if not sha256.startswith(SHA256_START):
                 raise UserError(
-                    f"{path} is not {FILE}: its sha256 begins with {sha256[:8]} instead of {SHA256_START}; name a copy of"
-                    " that file, which the releases of pytorch-fid have.",
+                    f"{path} is not {FILE}: its sha256 begins with {sha256[:8]} instead of {SHA256_START}; name a"
+                    " copy of that file, which the releases of pytorch-fid have.",
                     code="wrong-checksum",
                 )
 
@@ -206,8 +204,9 @@ class InceptionNet:
             )
         content = weights.read_hashed(path, check)
         self.sha256 = content.sha256
-        self._net = InceptionV3().eval()
-        self._net.load_state_dict(_trunk(content.value, path, self._net.state_dict()))
+        with torch.device("meta"):  # the weights are those of the file
+            self._net = InceptionV3().eval()
+        self._net.load_state_dict(_trunk(content.value, path, self._net.state_dict()), assign=True)
 
     @torch.no_grad()
     def features(self, pixels: np.ndarray, resizing: str = "clean", progress: Progress | None = None) -> np.ndarray:
@@ -225,7 +224,10 @@ class InceptionNet:
 
 
 def resized(pixels: np.ndarray, resizing: str) -> Tensor:
-    """Returns images uint8 [N, H, W, C] as the network takes them: float32 [N, 3, 299, 299].  resizing: of RESIZINGS."""
+    """Returns images uint8 [N, H, W, C] as the network takes them: float32 [N, 3, 299, 299].
+
+    resizing: one of RESIZINGS.
+    """
     colour = in_colour(pixels)
     if resizing == "legacy":
         x = torch.from_numpy(colour).permute(0, 3, 1, 2).float() / 255
@@ -240,7 +242,7 @@ def _trunk(content: Any, path: Path, wanted: Mapping[str, Tensor]) -> dict[str, 
     """The tensors of the network without its classifier, `fc`.  Raises UserError if the file holds others."""
     found = content if isinstance(content, Mapping) else {}
     own = {name: tensor for name, tensor in found.items() if not str(name).startswith("fc.")}
-    counts = {name: tensor for name, tensor in wanted.items() if name.endswith("num_batches_tracked")}
+    counts = {name: torch.tensor(0) for name in wanted if name.endswith("num_batches_tracked")}
     own = {**counts, **own}  # which older files do not have
     shapes = {name: getattr(tensor, "shape", None) for name, tensor in own.items()}
     if shapes != {name: tensor.shape for name, tensor in wanted.items()}:

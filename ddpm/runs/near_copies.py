@@ -20,6 +20,7 @@ PAIRS = "copies.png"
 MOST_PAIRS = 64
 
 Number = Annotated[float, Meta(ge=0, le=1e6)]
+Share = Annotated[float, Meta(ge=-1, le=1)]
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,10 @@ class NearCopies:
     held_out: bool  # True if those were held out; False if they were training images, compared with the others
     step: Count = 0  # of the training
     pairs: Annotated[list[Pair], Meta(max_length=MOST_PAIRS)] = field(default_factory=list)  # the closest first
+    # Of an evaluation: the share of samples less that of unseen images, with its 95 % interval.
+    excess: tuple[Share, Share, Share] | None = None
+    by_pixels: tuple[Count, Count] | None = None  # samples, and unseen images, by the ratio of plain pixel distances
+    by_features: tuple[Count, Count] | None = None  # the same by the ratio of distances of features
 
 
 def read(folder: JobFolder, name: str = NAME) -> NearCopies | None:
