@@ -16,7 +16,7 @@ from ddpm.config import codec, fields, validation
 from ddpm.config.codec import SECTIONS
 from ddpm.config.fields import Setting, settings
 from ddpm.config.model import ModelConfig
-from ddpm.config.presets import DEFAULT, PRESETS
+from ddpm.config.presets import DEFAULT, OWN, PRESETS
 from ddpm.config.tasks import SampleConfig
 from ddpm.config.training import Config, TrainConfig
 from ddpm.errors import UserError
@@ -352,7 +352,9 @@ def test_limits_of_sampling() -> None:
 
 # Models of data that everybody brings on their own.
 BRING_DATA = {
-    name: {"data_dir"} for name, preset in PRESETS.items() if name.startswith(("imagenet", "lsun", "upsample"))
+    name: {"data_dir"}
+    for name, preset in PRESETS.items()
+    if name.startswith(("imagenet", "lsun", "upsample")) or preset.group == OWN
 }
 
 
