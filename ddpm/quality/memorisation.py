@@ -96,9 +96,11 @@ def measure(
             done += len(pixels)
             yield Progress(min(done, total - 1), total)
         known = np.concatenate(of_training)
-        ratios = [_ratios(net.features(one), known, left) for one, left in zip(both, (None, own), strict=True)]
-        limit = copies.calibrate(ratios[1])
-        by_features = tuple(int((one < limit).sum()) for one in ratios)
+        of_samples, of_unseen = (
+            _ratios(net.features(one), known, left) for one, left in zip(both, (None, own), strict=True)
+        )
+        limit = copies.calibrate(of_unseen)
+        by_features = int((of_samples < limit).sum()), int((of_unseen < limit).sum())
 
     order = np.argsort(found[0].scores, kind="stable")[:SHOWN]
     matches = found[0]
@@ -115,7 +117,7 @@ def measure(
         pairs=pairs_of(matches, order, threshold),
         excess=copies.excess(copied, len(samples), unseen_copied, len(unseen)),
         by_pixels=(by_pixels[0], by_pixels[1]),
-        by_features=None if by_features is None else (by_features[0], by_features[1]),
+        by_features=by_features,
     )
     nearest = Pairs(samples[order], training.take(matches.numbers[order])[0])
     yield Progress(total, total, (result, nearest))
