@@ -97,7 +97,7 @@ def measure(
             yield Progress(min(done, total - 1), total)
         known = np.concatenate(of_training)
         of_samples, of_unseen = (
-            _ratios(net.features(one), known, left) for one, left in zip(both, (None, own), strict=True)
+            _feature_ratios(net, one, known, left) for one, left in zip(both, (None, own), strict=True)
         )
         limit = copies.calibrate(of_unseen)
         by_features = int((of_samples < limit).sum()), int((of_unseen < limit).sum())
@@ -156,14 +156,19 @@ def _quotients(nearest: np.ndarray) -> np.ndarray:
     return np.divide(first, second, out=np.ones(len(nearest)), where=second > 0)
 
 
-def _ratios(features: np.ndarray, known: np.ndarray, own: np.ndarray | None) -> np.ndarray:
-    """Ratios of the distances of features [N, d] from the nearest two of known [M, d]: float64 [N]."""
-    x, y = torch.from_numpy(features).double(), torch.from_numpy(known).double()
+def _feature_ratios(net: FeatureNet, pixels: np.ndarray, known: np.ndarray, own: np.ndarray | None) -> np.ndarray:
+    """Ratios of the distances of images, mirrored or not, from the nearest two of features known [M, d]: float64 [N].
+
+    own: int64 [N], training images that are not compared with images 0 .. N-1.
+    """
+    both = [torch.from_numpy(net.features(one)).double() for one in (pixels, pixels[:, :, ::-1])]
+    y = torch.from_numpy(known).double()
     found = []
-    for start in range(0, len(x), 500):
-        part = x[start : start + 500]
-        squares = part.square().sum(dim=1)[:, None] + y.square().sum(dim=1) - 2 * part @ y.T
+    for start in range(0, len(pixels), 500):
+        part = slice(start, start + 500)
+        each = [x[part].square().sum(dim=1)[:, None] + y.square().sum(dim=1) - 2 * x[part] @ y.T for x in both]
+        squares = torch.minimum(*each)
         if own is not None:
-            squares[torch.arange(len(part)), torch.from_numpy(own[start : start + 500])] = torch.inf
+            squares[torch.arange(len(squares)), torch.from_numpy(own[part])] = torch.inf
         found.append(squares.clamp(min=0).topk(2, dim=1, largest=False).values.sqrt().numpy())
     return _quotients(np.concatenate(found))
