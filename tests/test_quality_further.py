@@ -1,6 +1,5 @@
 """What an evaluation of samples measures beside its panel: near-copies of training images, and FID."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from ddpm.config import codec
 from ddpm.config.quality import QualityConfig
 from ddpm.config.training import Config
 from ddpm.data import datasets
+from ddpm.errors import UserError
 from ddpm.planning import quality_figures
 from ddpm.quality import distances, evaluation, further, memorisation
 from ddpm.runs import near_copies
@@ -130,19 +130,15 @@ def test_fid_is_the_distance_of_inception_features(noise: tuple[Run, np.ndarray,
     assert "6726825d" in " ".join(quality_figures.further(result))
 
 
-def test_fid_is_refused_before_anything_is_sampled(
-    noise: tuple[Run, np.ndarray, np.ndarray],
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    run, *_ = noise
+def test_fid_is_refused_before_anything_is_sampled(tmp_path: Path) -> None:
     other = tmp_path / "other.pth"
     other.write_bytes(b"something else")
-    command = ["evaluate", "quality", "--run", str(run.folder), "--inception", str(other)]
-    assert main.main([*command, "--num_samples", "2048", "--json", "True"]) == 2, capsys.readouterr().err
-    assert json.loads(capsys.readouterr().out)["code"] == "too-few-images"
-    more = ["--num_samples", "2049", "--reference", "shapes", "--json", "True"]
-    monkeypatch.setattr(evaluation, "MOST_REFERENCE", 2100)
-    assert main.main([*command, *more]) == 2
-    assert json.loads(capsys.readouterr().out)["code"] == "wrong-checksum"
+    with pytest.raises(UserError) as refused:
+        quality_figures.check(QualityConfig(num_samples=2048, inception=str(other)))
+    assert refused.value.code == "too-few-images"
+    asked = QualityConfig(num_samples=2049, inception=str(other))
+    quality_figures.check(asked)
+    for count, code in ((2048, "too-few-images"), (2049, "wrong-checksum")):
+        with pytest.raises(UserError) as refused:
+            further.read_inception(asked, count)
+        assert refused.value.code == code
