@@ -19,7 +19,7 @@ from ddpm.config.quality import QualityConfig
 from ddpm.config.training import Config
 from ddpm.errors import UserError
 from ddpm.planning import quality_figures
-from ddpm.quality import distances, evaluation
+from ddpm.quality import distances, evaluation, memorisation
 from ddpm.reports import quality_sheet
 from ddpm.runs import launch
 from ddpm.runs.jobs import Status
@@ -38,6 +38,8 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distances, "RESAMPLES", 4)
     monkeypatch.setattr(distances, "GROUPS", 2)
     monkeypatch.setattr(evaluation, "MOST_REFERENCE", 300)
+    monkeypatch.setattr(memorisation, "MOST_BYTES", 300 * 8 * 8 * 3)
+    monkeypatch.setattr(memorisation, "MOST_UNSEEN", 50)
 
 
 @pytest.fixture
