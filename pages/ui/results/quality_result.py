@@ -111,6 +111,7 @@ def _panel(job: QualityJob) -> None:
         ],
         hide_index=True,
         width="stretch",
+        height="content",
         key="quality_table",
     )
     st.caption(escape(quality_figures.described(about)))
@@ -189,6 +190,7 @@ def _comparison(job: QualityJob, others: Sequence[QualityJob]) -> None:
         ],
         hide_index=True,
         width="stretch",
+        height="content",
         key="quality_comparison",
     )
 
