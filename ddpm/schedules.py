@@ -29,24 +29,51 @@ def cosine_betas(T: int, max_beta: float = 0.999) -> np.ndarray:
     return np.minimum(1 - abar[1:] / abar[:-1], max_beta)
 
 
-BETAS = {"linear": linear_betas, "cosine": cosine_betas}
+def sigmoid_betas(T: int, start: float = -3.0, end: float = 3.0, max_beta: float = 0.999) -> np.ndarray:
+    """betas float64 [T] of the sigmoid schedule, at most max_beta (Jabri et al. 2022; Chen 2023, Algorithm 1, tau 1).
+
+    abar falls along a sigmoid from `start` to `end`, which is scaled to begin at 1 and end at 0.
+    """
+    curve = 1 / (1 + np.exp(-np.linspace(start, end, T + 1, dtype=np.float64)))
+    abar = (curve[-1] - curve) / (curve[-1] - curve[0])
+    return np.minimum(1 - abar[1:] / abar[:-1], max_beta)
+
+
+BETAS = {"linear": linear_betas, "cosine": cosine_betas, "sigmoid": sigmoid_betas}
+
+
+def zero_terminal_snr(betas: np.ndarray) -> np.ndarray:
+    """betas [T] of the same schedule, shifted and scaled so that nothing of the image is left at the last timestep.
+
+    The last of them is 1, and abar_T is 0; abar_1 stays (Lin et al. 2024, Algorithm 1).  T is at least 2.
+    """
+    alpha = np.sqrt(np.cumprod(1 - betas))
+    alpha = (alpha - alpha[-1]) * alpha[0] / (alpha[0] - alpha[-1])
+    abar = alpha**2
+    return 1 - abar / np.append(1.0, abar[:-1])
 
 
 class Curve:
     """A process q(x_t | x_0) = N(alpha x_0, sigma^2) at every real t in [0, T - 1].
 
-    Between two timesteps, log alpha is linear (Lu et al. 2022a, Appendix D.2); alpha^2 + sigma^2 = 1 everywhere.
+    Between two timesteps, log alpha is linear (Lu et al. 2022a, Appendix D.2), and before a last timestep where alpha
+    is 0 it is alpha that is linear; alpha^2 + sigma^2 = 1 everywhere.
     lam is their lambda = log(alpha / sigma), half the log signal-to-noise ratio, and falls as t rises.
     Arguments and results are float64, of any shape [...]; alphas_cumprod is [T].
     """
 
     def __init__(self, alphas_cumprod: np.ndarray):
-        self._t = np.arange(len(alphas_cumprod), dtype=np.float64)
-        self._log_alpha = 0.5 * np.log(alphas_cumprod)
+        self._ends_in_noise = len(alphas_cumprod) > 1 and alphas_cumprod[-1] == 0
+        finite = alphas_cumprod[:-1] if self._ends_in_noise else alphas_cumprod
+        self._t = np.arange(len(finite), dtype=np.float64)
+        self._log_alpha = 0.5 * np.log(finite)
 
     def abar(self, t: np.ndarray | float) -> np.ndarray:
         """alphas_cumprod at t, alpha_t^2."""
-        return np.exp(2 * np.interp(t, self._t, self._log_alpha))
+        abar = np.exp(2 * np.interp(t, self._t, self._log_alpha))
+        if self._ends_in_noise:
+            abar = abar * np.clip(self._t[-1] + 1 - np.asarray(t, np.float64), 0, 1) ** 2
+        return abar
 
     def alpha(self, t: np.ndarray | float) -> np.ndarray:
         """Signal coefficient alpha_t of x_t = alpha_t x_0 + sigma_t eps."""
@@ -63,11 +90,14 @@ class Curve:
     def t_of(self, lam: np.ndarray | float) -> np.ndarray:
         """The inverse of `lam`: t in [0, T - 1], clipped to its ends."""
         log_alpha = -0.5 * np.logaddexp(0, -2 * np.asarray(lam, np.float64))
-        return np.interp(log_alpha, self._log_alpha[::-1], self._t[::-1])
+        t = np.interp(log_alpha, self._log_alpha[::-1], self._t[::-1])
+        if self._ends_in_noise:
+            t = t + 1 - np.exp(np.minimum(0, log_alpha - self._log_alpha[-1]))
+        return t
 
 
 def log_snr(abar: np.ndarray) -> np.ndarray:
-    """log(alpha / sigma) of abar = alpha^2, float64 [...]; infinite at 1, the clean image."""
+    """log(alpha / sigma) of abar = alpha^2, float64 [...]; infinite at 1, the clean image, and -infinite at 0."""
     with np.errstate(divide="ignore"):
         return 0.5 * (np.log(abar) - np.log1p(-np.asarray(abar)))
 
@@ -132,8 +162,8 @@ def possible(name: str, T: int) -> bool:
     return bool(BETAS[name](T).max() < 1)
 
 
-def named(name: str, T: int) -> Schedule:
-    """The full process with T timesteps.
+def named(name: str, T: int, ends_in_noise: bool = False) -> Schedule:
+    """The full process with T timesteps.  ends_in_noise: rescaled to zero terminal SNR, for T of at least 2.
 
     Raises UserError where the schedule has no valid betas: `linear` needs T of at least 21.
     """
@@ -144,7 +174,7 @@ def named(name: str, T: int) -> Schedule:
             "1 or above, where nothing of the image is left: use at least 21 diffusion steps, or the cosine schedule.",
             code="bad-schedule",
         )
-    return Schedule(betas, tuple(range(T)), T)
+    return Schedule(zero_terminal_snr(betas) if ends_in_noise else betas, tuple(range(T)), T)
 
 
 def respaced(schedule: Schedule, timesteps: Sequence[float]) -> Schedule:

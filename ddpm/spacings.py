@@ -38,19 +38,19 @@ def quadratic(curve: Curve, count: int, last: int) -> list[float]:
 
 def logsnr(curve: Curve, count: int, last: int) -> list[float]:
     """Evenly over lam, between timesteps where need be (Lu et al. 2022a, Section 3.4)."""
-    return _from_zero(curve.t_of(np.linspace(curve.lam(0.0), _start(curve, last), count)))
+    return _ends(curve.t_of(np.linspace(curve.lam(0.0), _start(curve, last), count)), curve, last)
 
 
 def karras(curve: Curve, count: int, last: int) -> list[float]:
     """Evenly over the RHO-th root of sigma / alpha (Karras et al. 2022, Eq. 5)."""
     least, most = np.exp(-curve.lam(0.0)), np.exp(-_start(curve, last))
     noise = np.linspace(least ** (1 / RHO), most ** (1 / RHO), count) ** RHO
-    return _from_zero(curve.t_of(-np.log(noise)))
+    return _ends(curve.t_of(-np.log(noise)), curve, last)
 
 
-def _from_zero(t: np.ndarray) -> list[float]:
-    """These timesteps, of which the first is 0 but for rounding."""
-    return [0.0, *t[1:].tolist()]
+def _ends(t: np.ndarray, curve: Curve, last: int) -> list[float]:
+    """These timesteps, of which the first is 0 but for rounding; one that is all noise is the last of them."""
+    return [0.0, *t[1:-1].tolist(), float(last) if curve.abar(float(last)) == 0 else float(t[-1])][: len(t)]
 
 
 def _start(curve: Curve, last: int) -> float:

@@ -41,7 +41,7 @@ def weights(name: str, gamma: float, prediction: str, alphas_cumprod: np.ndarray
     """Weights of the squared error of a prediction, float64 [K].
 
     name: one of WEIGHTINGS.  gamma: 0 is the recommended one.  prediction: eps, x_start or v.  alphas_cumprod: abar,
-    float64 [K], in (0, 1).
+    float64 [K], in [0, 1).
     """
     weighting = WEIGHTINGS[name]
     snr = alphas_cumprod / (1 - alphas_cumprod)

@@ -8,7 +8,7 @@ from pages.ui.components import log_view, preview_strip, readout, shell_command
 from pages.ui.components.markdown import escape, with_code
 from pages.ui.forms import moved_data
 from pages.ui.frame import layout, run_actions, run_files, run_status, run_store, tour
-from pages.ui.results import run_details, training_chart, training_progress
+from pages.ui.results import copy_pairs, run_details, training_chart, training_progress
 
 TICK = 2.0  # seconds between two updates of an active run's figures: once a second would cost the browser twice as much
 
@@ -28,6 +28,7 @@ every = TICK if active else None
 with toolbar:
     run_actions.show(run, state)
 layout.fragment(run_every=every)(run_status.header)(view, state, checkpoints)
+layout.fragment(run_every=every)(copy_pairs.link_to_previews)(run)
 
 if not active:
     for sentence in run.manifests()[1].values():
@@ -56,6 +57,8 @@ with halves.cell():
 with halves.cell(column_span=3):
     st.header("Log")
     log_view.show(run.name, "Nothing yet." if active else "This run has no log.")
+
+layout.fragment(run_every=every)(copy_pairs.of_previews)(run)
 
 
 # What the run is

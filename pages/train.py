@@ -12,7 +12,17 @@ from ddpm.runs import commands, launch, runs
 from ddpm.runs.jobs import ACTIVE
 from pages.ui.components import shell_command, start_button
 from pages.ui.components.markdown import escape
-from pages.ui.forms import data_form, draft, preset_cards, run_name, setting_fields, super_res, train_form, train_rail
+from pages.ui.forms import (
+    data_form,
+    draft,
+    own_images,
+    preset_cards,
+    run_name,
+    setting_fields,
+    super_res,
+    train_form,
+    train_rail,
+)
 from pages.ui.forms.train_form import FORM
 from pages.ui.frame import layout
 from pages.ui.results import training_cost
@@ -35,6 +45,7 @@ with main:
     with halves.cell():
         st.header("Data")
         data_form.show(FORM, config, found, form.notes, form.archive)
+        own_images.show(config, found.description, train_form.fill)
     with halves.cell():
         if found.description and 4 <= config.model.image_size <= 1024 and config.model.image_channels in (1, 3, 4):
             data_form.show_images(config)

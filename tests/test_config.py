@@ -16,7 +16,7 @@ from ddpm.config import codec, fields, validation
 from ddpm.config.codec import SECTIONS
 from ddpm.config.fields import Setting, settings
 from ddpm.config.model import ModelConfig
-from ddpm.config.presets import DEFAULT, PRESETS
+from ddpm.config.presets import DEFAULT, OWN, PRESETS
 from ddpm.config.tasks import SampleConfig
 from ddpm.config.training import Config, TrainConfig
 from ddpm.errors import UserError
@@ -273,9 +273,9 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     (dict(diffusion_steps=20), "diffusion_steps", "use at least 21 diffusion steps, or the cosine schedule."),
     (dict(diffusion_steps=0), "diffusion_steps", "between 1 and 100000."),
     (
-        dict(noise_schedule="sigmoid"),
+        dict(noise_schedule="quadratic"),
         "noise_schedule",
-        "noise_schedule is 'sigmoid', which is none of linear, cosine: choose one of them.",
+        "noise_schedule is 'quadratic', which is none of linear, cosine, sigmoid: choose one of them.",
     ),
     (
         dict(timestep_respacing="ddim999"),
@@ -307,6 +307,13 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
         "make it at most 80, or raise total_steps.",
     ),
     (dict(lr_warmup_steps=9, lr_schedule="cosine", total_steps=5), "lr_warmup_steps", "make it at most 5"),
+    (dict(zero_terminal_snr=True), "zero_terminal_snr", "set prediction to v, or set zero_terminal_snr to False."),
+    (
+        dict(zero_terminal_snr=True, prediction="v", diffusion_steps=1, noise_schedule="cosine"),
+        "zero_terminal_snr",
+        "use more diffusion steps",
+    ),
+    (dict(noise_offset=0.1, use_kl=True), "noise_offset", "set noise_offset to 0, or use_kl to False."),
     (dict(prediction="x_prev", timestep_respacing="10"), "prediction", "leave timestep_respacing empty."),
     (dict(loss_weighting="min-snr", use_kl=True), "loss_weighting", "or change use_kl."),
     (dict(loss_weighting="alpha", prediction="x_prev"), "loss_weighting", "or change prediction."),
@@ -345,7 +352,9 @@ def test_limits_of_sampling() -> None:
 
 # Models of data that everybody brings on their own.
 BRING_DATA = {
-    name: {"data_dir"} for name, preset in PRESETS.items() if name.startswith(("imagenet", "lsun", "upsample"))
+    name: {"data_dir"}
+    for name, preset in PRESETS.items()
+    if name.startswith(("imagenet", "lsun", "upsample")) or preset.group == OWN
 }
 
 

@@ -74,7 +74,7 @@ def measure(
     Raises UserError where the data lacks the classes of the network.
     """
     config, settings = resolved.config, resolved.request
-    full, schedule = engine.full_schedule(config.diffusion), engine.schedule_of(resolved)
+    full, schedule = config.diffusion.full_schedule(), engine.schedule_of(resolved)
     variance = engine.variance_for(resolved, resolved.analytic_mse)
     numbers = datasets.class_numbers(config, dataset.class_names)
     count, T = min(settings.num_samples, len(dataset)), len(schedule)

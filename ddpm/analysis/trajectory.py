@@ -45,7 +45,7 @@ class Look(NamedTuple):
     done: int
     total: int
     t: float  # timestep of the evaluation
-    lam: float  # log(alpha / sigma) there
+    lam: float | None  # log(alpha / sigma) there; None where there is noise alone
     x: Tensor  # x_t, the input
     x_start: Tensor  # predicted clean image
     eps: Tensor  # predicted noise
@@ -62,7 +62,7 @@ def looks(
     network: ready to be called, as `ComputeMode.prepared` returns it.  Raises UserError where there is no such image.
     """
     _check_number(resolved.request, number)
-    curve = engine.full_schedule(resolved.config.diffusion).curve
+    curve = resolved.config.diffusion.full_schedule().curve
     seen: list[Tensor] = []
 
     def watched(x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
@@ -76,9 +76,8 @@ def looks(
         abar = float(curve.abar(step.t))
         eps = (x - abar**0.5 * x_start) / (1 - abar) ** 0.5
         change = None if before is None else _rms(x_start - before)
-        yield Look(
-            step.done, step.total, step.t, float(curve.lam(step.t)), x, x_start, eps, _rms(after - x), change, after
-        )
+        lam = float(curve.lam(step.t)) if abar else None
+        yield Look(step.done, step.total, step.t, lam, x, x_start, eps, _rms(after - x), change, after)
         before = x_start
         if progress.finished:
             return

@@ -110,10 +110,7 @@ class Model:
     @property
     def alphas_cumprod(self) -> np.ndarray:
         """Noise schedule abar_t, float64 [T]: x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps (Ho et al. 2020, Eq. 4)."""
-        from ddpm import schedules
-
-        diffusion = self.config.diffusion
-        return schedules.named(diffusion.noise_schedule, diffusion.diffusion_steps).alphas_cumprod
+        return self.config.diffusion.full_schedule().alphas_cumprod
 
     def sample(
         self,

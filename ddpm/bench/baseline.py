@@ -25,7 +25,7 @@ class PlainTrainer:
 
     def __init__(self, config: Config):
         self.config = config
-        self.full = schedules.named(config.diffusion.noise_schedule, config.diffusion.diffusion_steps)
+        self.full = config.diffusion.full_schedule()
         kept = schedules.space_timesteps(self.full.T, config.diffusion.timestep_respacing)
         self.schedule = schedules.respaced(self.full, kept)
         torch.manual_seed(config.train.seed)

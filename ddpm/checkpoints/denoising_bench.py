@@ -21,6 +21,7 @@ from ddpm.planning import architecture, memory
 from ddpm.storage import images
 
 LEVELS = (0.98, 0.9, 0.75, 0.5, 0.25, 0.12, 0.05, 0.0001)  # alphas_cumprod at which images are denoised
+SCHEDULES = ("linear", "cosine")  # that are tried: those of improved-diffusion, whose files do not say theirs
 WORK = 500e6  # bytes of activations that the images may make together: large networks are shown fewer
 LEAST, MOST = 3, 32  # images
 FEW = 8  # a network for which memory allows no more images is large: only the usual settings are tried
@@ -68,7 +69,7 @@ class DenoisingBench:
         # Other T on the scale of 0 to 1000 differ only in what a step back is.
         self.processes = [
             Process(schedule, T, rescale)
-            for schedule in schedules.BETAS
+            for schedule in SCHEDULES
             for T, rescale in ((1000, True), *((T, False) for T in self.steps if T != 1000))
             if schedules.possible(schedule, T)
         ]
@@ -92,9 +93,7 @@ class DenoisingBench:
 
     def try_all(self) -> None:
         """Also tries T that give the network the same timesteps, and differ only in a step back."""
-        more = [
-            Process(s, T, True) for s in schedules.BETAS for T in self.steps if T != 1000 and schedules.possible(s, T)
-        ]
+        more = [Process(s, T, True) for s in SCHEDULES for T in self.steps if T != 1000 and schedules.possible(s, T)]
         self.tried = [*self.processes, *more]
 
     def errors(self, process: Process, heads: Heads, count: int) -> dict[str, np.ndarray]:

@@ -262,10 +262,17 @@ class DiffusionConfig:
     noise_schedule: str = setting(
         "linear",
         "How the noise level grows over the timesteps. Cosine adds noise more slowly, which helps at 64 pixels and"
-        " below.",
+        " below; sigmoid is close to it, and spends more timesteps on medium noise.",
         label="Noise schedule",
         choices=lambda: tuple(schedules.BETAS),
         basic=True,
+    )
+    zero_terminal_snr: bool = setting(
+        False,
+        "Rescale the noise schedule so that nothing of the image is left at the last timestep, where sampling begins:"
+        " samples may then be as dark or as bright as the data. For any prediction but eps.",
+        label="Zero terminal SNR",
+        group="Process",
     )
     timestep_respacing: str = setting(
         "",
@@ -335,6 +342,10 @@ class DiffusionConfig:
         label="Rescale timesteps",
         group="Process",
     )
+
+    def full_schedule(self) -> schedules.Schedule:
+        """The process with all its timesteps.  Raises UserError where there is no such schedule."""
+        return schedules.named(self.noise_schedule, self.diffusion_steps, self.zero_terminal_snr)
 
 
 def default_multipliers(size: int) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from ddpm.config.codec import replace
 from ddpm.config.training import Config
 
-OURS, RELEASED = "ours", "Released with improved-diffusion"
+OURS, OWN, RELEASED = "ours", "For your own images", "Released with improved-diffusion"
 
 
 class Preset(NamedTuple):
@@ -106,6 +106,46 @@ PRESETS |= {
     )
     for name, (title, description, steps, file, settings) in _RELEASED.items()
 }
+
+
+class OwnImages(NamedTuple):
+    """Settings for about `number` images of one's own: the fewer, the more against learning them by heart."""
+
+    number: int
+    settings: dict[str, Any]
+
+
+# fmt: off
+_LEARN = dict(
+    num_channels=64, num_res_blocks=2, noise_schedule="linear", prediction="v", loss_weighting="alpha", lr=3e-4,
+    lr_warmup_steps=100, lr_schedule="warmup-stable-decay", batch_size=8,
+)
+OWN_IMAGES = (  # the average halves the weight of a step in about a twentieth of the training
+    OwnImages(200, dict(total_steps=5000, dropout=0.2, augment=0.15, hold_out=0.1, ema_rate="0.997", save_interval=1000, sample_interval=250)),
+    OwnImages(1000, dict(total_steps=12_000, dropout=0.1, augment=0.15, hold_out=0.1, ema_rate="0.999", save_interval=2000, sample_interval=500)),
+    OwnImages(5000, dict(total_steps=30_000, dropout=0.05, augment=0.15, hold_out=0.05, ema_rate="0.9995", save_interval=5000, sample_interval=1000)),
+    OwnImages(50_000, dict(total_steps=60_000, hold_out=0.02, ema_rate="0.9998", save_interval=10_000, sample_interval=2000)),
+)
+OWN_SIZES: dict[int, dict[str, Any]] = {32: dict(image_size=32), 64: dict(image_size=64, patch_size=2)}
+# fmt: on
+
+
+def own_name(number: int, size: int) -> str:
+    """The name of the preset for about `number` images of one's own at `size` pixels, a row of each table."""
+    return f"own-{number}-{size}"
+
+
+def _own(row: OwnImages, size: int) -> Preset:
+    settings = {**_LEARN, **OWN_SIZES[size], **row.settings}
+    config = replace(Config(), settings)
+    seen = round(config.train.total_steps * config.train.batch_size / row.number)
+    dropout = f", dropout {config.model.dropout:g}" if config.model.dropout else ""
+    augmented = ", augmented" if config.model.augment else ""
+    description = f"{config.train.total_steps:,} steps, each image about {seen} times{dropout}{augmented}."
+    return Preset(f"{row.number:,} images, {size} pixels", description, settings, OWN)
+
+
+PRESETS |= {own_name(row.number, size): _own(row, size) for size in OWN_SIZES for row in OWN_IMAGES}
 
 DEFAULT = "quick-start"
 

@@ -117,6 +117,16 @@ class TrainConfig:
         choices=("uniform", "stratified", "loss-second-moment"),
         group="Optimiser",
     )
+    noise_offset: float = setting(
+        0.0,
+        "Add a constant of this standard deviation, 0.1 say, to the noise of each image and channel, so that the model"
+        " learns to change the mean colour of an image: samples become darker and brighter.",
+        label="Offset noise",
+        empty=(0.0, "off"),
+        low=0.0,
+        high=1.0,
+        group="Optimiser",
+    )
     lr: float = setting(1e-4, "Learning rate of AdamW.", label="Learning rate", low=0.0, high=1.0, basic=True)
     lr_warmup_steps: int = setting(
         0,

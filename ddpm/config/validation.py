@@ -179,6 +179,17 @@ def _diffusion_problems(config: Config) -> Iterator[Problem]:
         others = [name for name in schedules.BETAS if schedules.possible(name, diffusion.diffusion_steps)]
         remedies: list[Remedy] = [{"diffusion_steps": 1000}, *({"noise_schedule": name} for name in others)]
         yield Problem("diffusion_steps", str(error), code=error.code, remedies=tuple(remedies))
+    if diffusion.zero_terminal_snr and (diffusion.prediction == "eps" or diffusion.diffusion_steps == 1):
+        eps = diffusion.prediction == "eps"
+        why = "prediction is eps, which says nothing of the image" if eps else "diffusion_steps is 1, which leaves none"
+        mends = "set prediction to v" if eps else "use more diffusion steps"
+        yield Problem(
+            "zero_terminal_snr",
+            f"zero_terminal_snr is True and {why} where there is only noise: {mends}, or set zero_terminal_snr to"
+            " False.",
+            code="conflicting-settings",
+            remedies=({"prediction": "v"} if eps else {"diffusion_steps": 1000}, {"zero_terminal_snr": False}),
+        )
     if diffusion.prediction == "x_prev" and diffusion.timestep_respacing:
         yield Problem(
             "prediction",
@@ -225,6 +236,14 @@ def _train_problems(config: Config) -> Iterator[Problem]:
             " precision to auto, bf16 or fp16.",
             code="conflicting-settings",
             remedies=({"use_fp16": False}, {"precision": "auto"}),
+        )
+    if train.noise_offset and config.diffusion.use_kl:
+        yield Problem(
+            "noise_offset",
+            f"noise_offset is {train.noise_offset:g} and use_kl is True, whose bound holds for plain noise alone: set"
+            " noise_offset to 0, or use_kl to False.",
+            code="conflicting-settings",
+            remedies=({"noise_offset": 0.0}, {"use_kl": False}),
         )
     if train.lr == 0:
         yield Problem(

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from ddpm.schedules import Schedule
 
+NO_SIGNAL = 1e-20  # abar below which float32 sees x_t as noise alone
+
 
 def at(table: np.ndarray, t: Tensor, like: Tensor) -> Tensor:
     """table[t] as float32 [N, 1, 1, 1], which multiplies `like` [N, C, H, W]; linearly interpolated for a float t.
@@ -72,7 +74,7 @@ def eps_from_x_start(schedule: Schedule, x_t: Tensor, t: Tensor, x_start: Tensor
 
     x_t, x_start: [N, C, H, W].  t: index [N].
     """
-    abar = schedule.alphas_cumprod
+    abar = np.maximum(schedule.alphas_cumprod, NO_SIGNAL)
     return (at(np.sqrt(1 / abar), t, x_t) * x_t - x_start) / at(np.sqrt(1 / abar - 1), t, x_t)
 
 

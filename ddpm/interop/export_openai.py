@@ -100,6 +100,13 @@ def export_checkpoint(run: Run, folder: Path, step: int = 0) -> list[str]:
             f"{run.name} predicts v, and improved-diffusion's networks cannot: it cannot load this one.",
             code="not-exportable",
         )
+    if config.diffusion.zero_terminal_snr or config.diffusion.noise_schedule not in ("linear", "cosine"):
+        zero = " with zero_terminal_snr" if config.diffusion.zero_terminal_snr else ""
+        raise UserError(
+            f"{run.name} has the noise schedule {config.diffusion.noise_schedule}{zero}, and improved-diffusion knows"
+            " linear and cosine: it cannot load this one.",
+            code="not-exportable",
+        )
     taken = sorted(path.name for path in folder.glob("*") if path.suffix == ".pt" or path.name in OTHER_FILES)
     if taken:
         raise UserError(
@@ -218,6 +225,8 @@ def _limits(config: Config) -> list[str]:
             "Its scripts know no weighting of the loss: a training that is resumed there goes on without"
             f" {diffusion.loss_weighting}."
         )
+    if config.train.noise_offset:
+        notes.append("Its scripts know no offset noise: a training that is resumed there goes on with plain noise.")
     if config.train.lr_schedule != "constant":
         notes.append(
             "Its scripts know a constant learning rate and a linear annealing: a training that is resumed there goes on"

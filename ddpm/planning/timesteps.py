@@ -124,7 +124,7 @@ def _spread(config: Config, wanted: FromCheckpoint) -> list[int] | list[float]:
             " goes between them.",
             code="impossible-steps",
         )
-    kept = SPACINGS[spacing].spread(schedules.named(config.diffusion.noise_schedule, T).curve, count, last)
+    kept = SPACINGS[spacing].spread(config.diffusion.full_schedule().curve, count, last)
     return [int(t) for t in kept] if all(t == int(t) for t in kept) else kept
 
 

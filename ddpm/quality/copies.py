@@ -33,6 +33,7 @@ CELLS = 8  # an image is looked up by the means of so many cells, across and dow
 LARGEST = 64  # pixels across of the detailed comparison; larger images are reduced
 SAME = 0.2  # training images as near to each other as this are one image
 FLAT = 2.0  # standard deviation of pixel values, 0 to 255, up to which an image counts as of one colour
+ROUNDING = 1e-6  # squared distances below it are rounding errors of float32
 BLOCK = 2**25  # bytes of what is compared at once
 
 Progress = Callable[[int, int], None]  # (done, total)
@@ -214,14 +215,12 @@ def excess(count: int, total: int, null: int, null_total: int) -> Share:
 
 
 def _cells(pixels: np.ndarray, count: int) -> np.ndarray:
-    """Means of count x count cells: float32 [n, count, count, C] of [n, H, W, C]."""
-    found: np.ndarray = pixels.astype(np.float32)
-    for axis in (1, 2):
-        size = found.shape[axis]
-        starts = np.arange(count) * size // count
-        widths = np.diff([*starts, size]).astype(np.float32)
-        found = np.add.reduceat(found, starts, axis=axis) / widths.reshape(-1, *[1] * (3 - axis))
-    return found
+    """Means of count x count cells: float32 [n, count, count, C] of uint8 [n, H, W, C]."""
+    _, height, width, _ = pixels.shape
+    rows, columns = np.arange(count) * height // count, np.arange(count) * width // count
+    sums = np.add.reduceat(np.add.reduceat(pixels, rows, axis=1, dtype=np.uint32), columns, axis=2)
+    areas = np.diff([*rows, height])[:, None] * np.diff([*columns, width])
+    return np.asarray(sums / areas[:, :, None].astype(np.float32), np.float32)
 
 
 def _keys(pixels: np.ndarray) -> Tensor:
@@ -247,7 +246,7 @@ def _normalised(values: np.ndarray) -> Tensor:
 def _distances(a: Tensor, b: Tensor) -> Tensor:
     """Distances of each of the vectors a [n, d], of length 1 or less, from each of b [m, d]: [n, m]."""
     squares = a.square().sum(dim=1)[:, None] + b.square().sum(dim=1) - 2 * a @ b.T
-    return squares.clamp(min=0).sqrt()
+    return torch.where(squares < ROUNDING, 0.0, squares).sqrt()
 
 
 def _margin(size: int) -> int:

@@ -17,7 +17,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ddpm import schedules
 from ddpm.checkpoints import variance_file
 from ddpm.checkpoints.loading import OpenedModel
 from ddpm.checkpoints.variance_file import PredictionErrors
@@ -68,7 +67,7 @@ def estimate(
     At each of TIMESTEPS there are `num_images` images of the data with fresh noise, which follow from the seed.
     Raises UserError where the data lacks the classes of the network.
     """
-    full = schedules.named(config.diffusion.noise_schedule, config.diffusion.diffusion_steps)
+    full = config.diffusion.full_schedule()
     measured = np.unique(np.rint(np.linspace(0, (full.T - 1) ** 0.5, min(TIMESTEPS, full.T)) ** 2).astype(np.int64))
     numbers = datasets.class_numbers(config, dataset.class_names)
     t = torch.from_numpy(measured).repeat_interleave(num_images)
@@ -108,7 +107,8 @@ def variance(mse: np.ndarray) -> Variance:
 def table(schedule: Schedule, mse: np.ndarray) -> np.ndarray:
     """Computes the variance of each step of a process, shortened or not: float64 [K].  mse: float64 [T]."""
     abar = schedule.alphas_cumprod
-    off = np.interp(schedule.timesteps, np.arange(len(mse)), mse) * (1 - abar) / abar
+    off = np.interp(schedule.timesteps, np.arange(len(mse)), mse) * (1 - abar)
+    off = np.divide(off, abar, out=np.ones_like(abar), where=abar > 0)
     off = np.clip(off, LEAST, 1)  # of pixels within [-1, 1], whose variance is at most 1 (Bao et al. 2022, Theorem 2)
     return schedule.posterior_variance + schedule.posterior_mean_coef1**2 * off
 

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from ddpm import schedules
 from ddpm.compute import distributed
-from ddpm.config.model import DiffusionConfig
 from ddpm.diffusion import denoiser
 from ddpm.diffusion.denoiser import Condition, Network
 from ddpm.diffusion.variances import VARIANCES, Variance
@@ -40,14 +39,9 @@ class SamplingProgress(NamedTuple):
         return self.step.done == self.step.total
 
 
-def full_schedule(config: DiffusionConfig) -> Schedule:
-    """Returns the process with all T timesteps."""
-    return schedules.named(config.noise_schedule, config.diffusion_steps)
-
-
 def schedule_of(resolved: ResolvedProcess) -> Schedule:
     """Returns the process over the timesteps of a request."""
-    return schedules.respaced(full_schedule(resolved.config.diffusion), list(resolved.timesteps))
+    return schedules.respaced(resolved.config.diffusion.full_schedule(), list(resolved.timesteps))
 
 
 def sample(
@@ -110,7 +104,7 @@ def sample_batch(
     schedule = schedule_of(resolved)
     denoise = denoiser.make_denoiser(
         network,
-        full_schedule(config.diffusion),
+        config.diffusion.full_schedule(),
         config.diffusion,
         condition,
         request.clip_denoised,

@@ -154,8 +154,10 @@ def _eps(at: Point, x: Tensor, x_start: Tensor) -> Tensor:
     return (x - at.alpha * x_start) / at.sigma
 
 
-def _along(x: Tensor, eps: Tensor, now: Point, to: Point) -> Tensor:
-    """x at `to` if eps stays as it is: DDIM's step (Song et al. 2021, Eq. 13)."""
+def _along(x: Tensor, eps: Tensor, x_start: Tensor, now: Point, to: Point) -> Tensor:
+    """x at `to` if eps stays as it is (Song et al. 2021, Eq. 13); if x_start does, where x is noise alone."""
+    if now.alpha == 0:
+        return _towards(x, x_start, now, to)
     x_start = (x - now.sigma * eps) / now.alpha
     return to.alpha * x_start + to.sigma * eps
 
@@ -249,7 +251,8 @@ def unipc(
         m = denoise(x, _times(now.t, x)).x_start
         if past:
             x = _unified(came, past[:order], now, m)
-        came, past = x, [(now, m), *past[: order - 1]]
+        # Noise alone is infinitely far away: differences of predictions begin after it.
+        came, past = x, [(now, m), *(one for one in past[: order - 1] if one[0].alpha)]
         x = _towards(x, m, now, to) if to is CLEAN else _unified(x, past, to, None)
         yield SampleStep(done, len(points) - 1, x, m, now.t)
 
@@ -262,7 +265,7 @@ def _unified(x: Tensor, past: list[tuple[Point, Tensor]], to: Point, m: Tensor |
     result = _towards(x, m0, now, to)
     if not known:
         return result
-    r = np.array([(point.lam - now.lam) / h for point, _ in known])
+    r = np.array([1.0 if point is to else (point.lam - now.lam) / h for point, _ in known])
     B = np.expm1(-h)
     if len(known) == 1:
         weights = np.array([0.5])  # as they do: of the same order, and steadier
@@ -303,16 +306,17 @@ def ipndm(
     total = len(points) - 1 + again
     for k, (now, to) in enumerate(pairwise(points)):
         x_start, t = denoise(x, _times(now.t, x)).x_start, now.t
-        eps = _eps(now, x, x_start)
+        eps, mean = _eps(now, x, x_start), x_start
         past = [eps, *past[:3]]
         if k == 0 and again:
-            first = _along(x, eps, now, to)
+            first, guess = _along(x, eps, x_start, now, to), x_start
             yield SampleStep(1, total, first, x_start, now.t)
             x_start, t = denoise(first, _times(to.t, x)).x_start, to.t
-            eps = (eps + _eps(to, first, x_start)) / 2
+            eps, mean = (eps + _eps(to, first, x_start)) / 2, (guess + x_start) / 2
         elif to is not CLEAN:
             eps = sum(w * e for w, e in zip(ADAMS[len(past) - 1], past, strict=True))  # type: ignore[assignment]
-        x = x_start if to is CLEAN else _along(x, eps, now, to)
+        x = x_start if to is CLEAN else _along(x, eps, mean, now, to)
+        past = past if now.alpha else []
         yield SampleStep(k + 1 + again, total, x, x_start, t)
 
 
@@ -340,20 +344,20 @@ def heun(
     gamma = min(churn / (len(points) - 1), 2**0.5 - 1)
     done = 0
     for now, to in pairwise(points):
-        if gamma and CHURNED[0] <= now.sigma / now.alpha <= CHURNED[1]:
+        if gamma and now.alpha and CHURNED[0] <= now.sigma / now.alpha <= CHURNED[1]:
             noisier = _noisier(schedule, now, gamma)
             extra = (noisier.sigma / noisier.alpha) ** 2 - (now.sigma / now.alpha) ** 2
             x = noisier.alpha * (x / now.alpha + extra**0.5 * CHURN_NOISE * randn_like(x))
             now = noisier
         x_start = denoise(x, _times(now.t, x)).x_start
         eps = _eps(now, x, x_start)
-        first = x_start if to is CLEAN else _along(x, eps, now, to)
+        first = x_start if to is CLEAN else _along(x, eps, x_start, now, to)
         done += 1
         yield SampleStep(done, total, first, x_start, now.t)
         if to is not CLEAN:
-            # In these coordinates the slope is eps, and a mean of slopes is one of eps.
-            x_start = denoise(first, _times(to.t, x)).x_start
-            first = _along(x, (eps + _eps(to, first, x_start)) / 2, now, to)
+            # The slope is eps; from noise alone, where these coordinates end, x_start in x / sigma over alpha / sigma.
+            guess, x_start = x_start, denoise(first, _times(to.t, x)).x_start
+            first = _along(x, (eps + _eps(to, first, x_start)) / 2, (guess + x_start) / 2, now, to)
             done += 1
             yield SampleStep(done, total, first, x_start, to.t)
         x = first
@@ -371,8 +375,7 @@ def named(name: str) -> Callable[..., Iterator[SampleStep]]:
 
     The settings it `takes` are still to be passed.
     """
-    row = SOLVERS[name]
-    function = row.function
+    function = (row := SOLVERS[name]).function
     if isinstance(function, str):
         function = pkgutil.resolve_name(function if ":" in function else f"{__name__}:{function}")
     return partial(function, **row.options)
@@ -391,6 +394,7 @@ def first_step_spared(denoise: Denoiser, schedule: Schedule) -> Denoiser:
         if not fresh:
             return denoise(x, t)
         fresh = False
-        return Prediction((1 - first.sigma) / first.alpha * x, torch.ones_like(x))  # and beta as a learned variance
+        share = (1 - first.sigma) / (first.alpha or 1.0)
+        return Prediction(share * x, torch.ones_like(x))  # and beta as a learned variance
 
     return spared

@@ -24,7 +24,7 @@ from ddpm.runs.manifests import Checkpoint
 from ddpm.runs.metrics import columns_for
 from ddpm.runs.runs import Run
 from ddpm.runs.worker import Stopped, Worker
-from ddpm.training import held_out, preview, resume, saving, warm_start
+from ddpm.training import copy_watch, held_out, preview, resume, saving, warm_start
 from ddpm.training.length import Length
 from ddpm.training.log_writers import RunLog
 from ddpm.training.pace import Pace
@@ -93,6 +93,7 @@ class TrainingLoop:
             columns = columns_for(losses.parts(self.config), scale=self.trainer.scale is not None, held_out=more)
             self.metrics = RunLog(run.folder, columns, self.config.train.log_formats, self.trainer.step)
         self._begin_held_out()
+        self.copies = copy_watch.CopyWatch(run, worker, dataset)
         self.began = time.monotonic()
         self.pace = Pace()
         self.length = Length(run, worker, self.trainer)
@@ -253,7 +254,9 @@ class TrainingLoop:
             if save:
                 self._save(report, must=last or stop)
             if (train.sample_interval and (step % train.sample_interval == 0 or last)) or "sample" in asked:
-                preview.save(self.run, self.worker, self.trainer, None if stop else self._stop_asked)
+                made = preview.save(self.run, self.worker, self.trainer, None if stop else self._stop_asked)
+                if made is not None and self.copies.check(made, step, last) and not self.save_again_at:
+                    self.worker.beat(warning=self._warning(), now=True)
             if stop:
                 self._end_stopped(step)
                 return
@@ -321,6 +324,9 @@ class TrainingLoop:
             speed,
         )
 
+    def _warning(self) -> str:
+        return f"{self.notices} {self.copies.notice}".strip()
+
     def _kept(self) -> str:
         saved = self.run.checkpoints()
         return f"the checkpoint of step {saved[-1].step} is intact" if saved else "nothing was saved before it"
@@ -386,5 +392,5 @@ class TrainingLoop:
             checkpoint_files.prune(self.run, self.config.train.keep_checkpoints, self.bad)
         except OSError as refused:
             log.warning("%s Earlier checkpoints stay for now.", as_user_error(refused))
-        self.worker.beat(warning=self.notices, now=True)
+        self.worker.beat(warning=self._warning(), now=True)
         log.info("Saved the checkpoint of step %d", self.trainer.step)

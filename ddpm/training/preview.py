@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 
+import numpy as np
 import torch
 
 from ddpm.compute import distributed
@@ -20,8 +21,11 @@ from ddpm.training.trainer import Trainer
 log = logging.getLogger("ddpm")
 
 
-def save(run: Run, worker: Worker, trainer: Trainer, cancelled: Callable[[], bool] | None = None) -> None:
+def save(run: Run, worker: Worker, trainer: Trainer, cancelled: Callable[[], bool] | None = None) -> np.ndarray | None:
     """Writes samples/STEP.png: a grid of samples of the first average, or of the raw weights without one.
+
+    Returns the samples, uint8 [N, H, W, C]; None where there are none that begin with noise alone: of super-resolution,
+    where it was cancelled, and in all but the main process.
 
     The noise is the same every time.  A super-resolution model enlarges the same images of the data every time,
     which are shown next to the results.
@@ -47,12 +51,12 @@ def save(run: Run, worker: Worker, trainer: Trainer, cancelled: Callable[[], boo
     for progress in engine.sample(compute.prepared(trainer.network()), resolved, trainer.device):
         worker.beat()
         if distributed.broadcast_object(cancelled is not None and cancelled()):
-            return
+            return None
         if progress.finished:
             done.append(progress.step.x.cpu())
     worker.beat(message="")
     if not distributed.is_main():
-        return
+        return None
     pixels = images.to_uint8(torch.cat(done).numpy())
     grid = images.grid(pixels) if small is None else images.pairs(small.pixels, pixels)
     try:
@@ -60,3 +64,4 @@ def save(run: Run, worker: Worker, trainer: Trainer, cancelled: Callable[[], boo
     except (files.DiskFull, OSError) as error:
         words = as_user_error(error) if isinstance(error, OSError) else error
         log.warning("%s The preview was left out.", words)
+    return pixels if small is None else None

@@ -65,7 +65,7 @@ class Trainer:
     def __init__(self, config: Config, dataset: Dataset, device: str | torch.device = "cpu"):
         self.config = config
         self.device = torch.device(device)
-        self.full = schedules.named(config.diffusion.noise_schedule, config.diffusion.diffusion_steps)
+        self.full = config.diffusion.full_schedule()
         kept = schedules.space_timesteps(self.full.T, config.diffusion.timestep_respacing)
         self.schedule = schedules.respaced(self.full, kept)
         torch.manual_seed(config.train.seed)
@@ -107,6 +107,8 @@ class Trainer:
         x_start = torch.from_numpy(images.to_float(pixels))
         t, weight = self.timesteps.sample(whole, self.rng)
         noise = torch.randn((whole, *x_start.shape[1:]), generator=self.rng)[own]
+        if offset := self.config.train.noise_offset:  # one number for each image and channel (Guttenberg 2023)
+            noise = noise + offset * torch.randn((whole, x_start.shape[1], 1, 1), generator=self.rng)[own]
         t, weight = t[own], None if weight is None else weight[own]
         y = torch.from_numpy(labels) if model.class_cond and labels is not None else None
         if y is not None and model.cond_drop_prob:

@@ -137,7 +137,11 @@ def trajectory(result: Mapping[str, Any], call: int) -> figures.Figure:
     changes = {"x_t": result["change"], "predicted clean image": result["x_start_change"]}
     panels = [
         (changes, figures.ChartOptions(log=True), "change (levels of 0 .. 255)"),
-        ({"log SNR": [2 * lam for lam in result["lam"]]}, figures.ChartOptions(log=False), "log SNR"),
+        (
+            {"log SNR": [None if lam is None else 2 * lam for lam in result["lam"]]},
+            figures.ChartOptions(log=False),
+            "log SNR",
+        ),
     ]
     data: list[dict[str, Any]] = []
     layout = figures.base_layout(figures.Axis(np.zeros(0), "model evaluation"), figures.ChartOptions(), len(panels))

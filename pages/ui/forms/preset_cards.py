@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import streamlit as st
 
 from ddpm.config import codec
-from ddpm.config.presets import OURS, PRESETS, RELEASED, Preset
+from ddpm.config.presets import OURS, OWN, PRESETS, RELEASED, Preset
 from ddpm.config.training import Config
 from ddpm.data_sets import DATA_SETS
 from pages.ui.components.markdown import escape
@@ -20,16 +20,18 @@ def show(draft: Config, fill: Fill) -> str | None:
     """Shows the cards; a click calls `fill(config, name)`.  Returns the preset that equals `draft`, if one does."""
     selected = next((name for name, preset in PRESETS.items() if _settings(preset, draft) == draft), None)
     _row([name for name, preset in PRESETS.items() if preset.group == OURS], selected, draft, fill)
-    released = [name for name, preset in PRESETS.items() if preset.group == RELEASED]
-    with st.expander(RELEASED, icon=":material/inventory_2:", expanded=selected in released):
-        for first in range(0, len(released), PER_ROW):
-            _row(released[first : first + PER_ROW], selected, draft, fill)
+    for group, icon in ((OWN, ":material/folder_open:"), (RELEASED, ":material/inventory_2:")):
+        names = [name for name, preset in PRESETS.items() if preset.group == group]
+        with st.expander(group, icon=icon, expanded=selected in names):
+            for first in range(0, len(names), PER_ROW):
+                _row(names[first : first + PER_ROW], selected, draft, fill)
     return selected
 
 
 def _settings(preset: Preset, draft: Config) -> Config:
     """Settings of a preset, with the user's own data where it names none, and no other data set than it is for."""
-    own = "" if preset.archive and draft.data.data_dir in DATA_SETS else draft.data.data_dir
+    named = draft.data.data_dir in DATA_SETS
+    own = "" if named and (preset.archive or preset.group == OWN) else draft.data.data_dir
     return codec.replace(preset.config, {"data_dir": preset.config.data.data_dir or own})
 
 

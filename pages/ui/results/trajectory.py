@@ -270,10 +270,11 @@ def _step_slider(job: TrajectoryJob) -> None:
             st.markdown(f"**{escape(title)}**")
             st.image(thumbnails.png(image), output_format="PNG", alt=description)
             st.caption(escape(description))
+    lam = result["lam"][k]
     change, clean = result["change"][k], result["x_start_change"][k]
     now = [
         f"t = {formatting.number(result['t'][k])}",
-        f"log SNR {2 * result['lam'][k]:+,.2f}",
+        "noise alone" if lam is None else f"log SNR {2 * lam:+,.2f}",
         f"x_t changes by {change:,.1f} levels",
     ]
     if clean is not None:
