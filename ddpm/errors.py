@@ -56,6 +56,7 @@ Code = Literal[
     "not-a-run",
     "not-an-image",
     "not-applicable",
+    "not-comparable",
     "not-data",
     "not-downloaded",
     "not-empty",

@@ -1,4 +1,4 @@
-"""Evaluate: bits per dimension of a run, the terms of the bound by timestep, and earlier evaluations."""
+"""Evaluate: bits per dimension of a run, the terms of the bound by timestep, and the quality of its samples."""
 
 import streamlit as st
 
@@ -11,12 +11,23 @@ from pages.ui.components import rail, shell_command, start_button
 from pages.ui.components.markdown import escape, with_code
 from pages.ui.forms import checkpoint_form, evaluation_form
 from pages.ui.frame import layout
-from pages.ui.results import evaluation_result
+from pages.ui.results import evaluation_result, quality_result
 
 layout.page("Evaluate")
 st.title("Evaluate")
+BITS, QUALITY = ":material/straighten: Bits per dimension", ":material/compare: Sample quality"
+part = st.segmented_control(
+    "What to evaluate",
+    [BITS, QUALITY],
+    key="evaluate_part",
+    default=BITS,
+    required=True,
+    label_visibility="collapsed",
+    persist_state="session",
+)
 above = st.container()
-settings, foot, result = rail.beside("title")
+places = rail.beside("tabs")
+settings, foot, result = places
 
 with settings:
     run = layout.pick_run(with_example=True, room=above)
@@ -29,6 +40,9 @@ except UserError as error:
 if not checkpoints:
     with result:
         checkpoint_form.require_checkpoint(run, "an evaluation needs one")
+if part == QUALITY:
+    quality_result.show(run, config, checkpoints, places)
+    st.stop()
 
 
 # Evaluations shown: the newest, those selected, or the one just started

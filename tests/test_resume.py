@@ -14,8 +14,7 @@ import torch
 from PIL import Image
 from raising import raises_error
 
-from ddpm.analysis import likelihood
-from ddpm.checkpoints import checkpoint_files, loading
+from ddpm.checkpoints import checkpoint_files, evaluated_images, loading
 from ddpm.cli import main
 from ddpm.config import codec, fields
 from ddpm.config.tasks import AnalyticConfig, EvalConfig, SampleConfig
@@ -426,10 +425,10 @@ def forget(run: Run) -> None:
 def test_the_held_out_part_is_measured_wherever_it_is_now(begin: Begin, images: Path) -> None:
     run = begin(hold_out=0.4)
     moved = images.rename(images.parent / "moved")
-    _, about = likelihood.open_images(run.config, EvalConfig(data_dir=str(moved)), None, weights_data(run))
+    _, about, _ = evaluated_images.open_images(run.config, EvalConfig(data_dir=str(moved)), None, weights_data(run))
     assert about["part"] == "test"
     assert 0 < about["count"] < COUNT
-    _, about = likelihood.open_images(run.config, EvalConfig(data_dir=str(moved)), None)
+    _, about, _ = evaluated_images.open_images(run.config, EvalConfig(data_dir=str(moved)), None)
     assert (about["part"], about["count"]) == ("all", COUNT), "other data is measured whole"
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ddpm.analysis import likelihood
+from ddpm.checkpoints import evaluated_images
 from ddpm.checkpoints.checkpoint_files import Weights
 from ddpm.checkpoints.loading import OpenedModel
 from ddpm.checkpoints.weights import FileState
@@ -136,7 +136,7 @@ def reading(out: Path) -> dict[str, str]:
             return f"{type(error).__name__}: {error}"
 
     def measured(data_dir: str, worker: Helper | None = None) -> int:
-        return len(likelihood.open_images(config, EvalConfig(data_dir=data_dir), worker)[0])
+        return len(evaluated_images.open_images(config, EvalConfig(data_dir=data_dir), worker)[0])
 
     def sampled(base_samples: str) -> int:
         asked = SampleConfig(num_samples=1, base_samples=base_samples)

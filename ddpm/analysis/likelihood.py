@@ -6,7 +6,6 @@ for measured in measure(network, resolve_evaluation(config, EvalConfig(num_sampl
 
 import dataclasses
 import io
-import logging
 import shlex
 import time
 from collections.abc import Iterator, Mapping
@@ -20,14 +19,13 @@ from torch import Tensor
 
 from ddpm.analysis import bound
 from ddpm.analysis.bound import Tally
-from ddpm.checkpoints import checkpoint_files, loading
+from ddpm.checkpoints import checkpoint_files, evaluated_images, loading
 from ddpm.compute import distributed
 from ddpm.config import codec
 from ddpm.config.tasks import EvalConfig
-from ddpm.config.training import Config, DataConfig
+from ddpm.config.training import Config
 from ddpm.data import datasets, lineage
-from ddpm.data.datasets import Dataset, Digest, Split
-from ddpm.data.lineage import Remedy
+from ddpm.data.datasets import Dataset, Digest
 from ddpm.data.stream import Stream
 from ddpm.diffusion.denoiser import Condition, Network
 from ddpm.errors import UserError
@@ -37,17 +35,11 @@ from ddpm.planning import resolve
 from ddpm.planning.resolve import ResolvedEvaluation
 from ddpm.runs.results import EvaluationJob
 from ddpm.runs.runs import Run
-from ddpm.runs.worker import Stopped, Worker, keep_on_failure
+from ddpm.runs.worker import Worker, keep_on_failure
 from ddpm.sampling import analytic_variance, engine
 from ddpm.storage import files, images
 
-log = logging.getLogger("ddpm")
-
 MIN_IMAGES = 16  # before the confidence interval may end an evaluation
-REMEDY = Remedy(
-    "Name the data it was trained on with --data_dir, wherever it is now, or other images.",
-    "Evaluate on other images with --data_dir, or on these with --split train.",
-)
 
 
 class Measured(NamedTuple):
@@ -183,7 +175,7 @@ def evaluate_into(
     job, config, settings = EvaluationJob(folder), resolved.config, resolved.request
     if job.result:
         raise UserError(f"{folder} already holds an evaluation: choose another --out.", code="already-exists")
-    dataset, where = open_images(config, settings, worker, seen, train_ids)
+    dataset, where, _ = evaluated_images.open_images(config, settings, worker, seen, train_ids)
     count = min(settings.num_samples, len(dataset))
     recorded = {"evaluation": dataclasses.asdict(settings), "data": where, **about}
     if worker:
@@ -215,56 +207,6 @@ def evaluate_into(
         seconds_left=0.0,
         message=f"Stopped with {so_far.count:,} of {plural(count, 'image')} evaluated" if ended == "stopped" else "",
     )
-
-
-def open_images(
-    config: Config,
-    settings: EvalConfig,
-    worker: Worker | None,
-    seen: Digest | None = None,
-    train_ids: np.ndarray | None = None,
-) -> tuple[Dataset, dict[str, Any]]:
-    """Opens the images to evaluate, and returns them with a record of data_dir, part and count.
-
-    The network's own data is recognised by its digest, `seen`, under any path.  Several processes each read the images,
-    and wait for one another; where one cannot, or is asked to stop, all end.  train_ids: uint64 [M], hashes of the
-    images that the network was trained on.
-    """
-    mine = dataclasses.replace(config.data, data_dir=settings.data_dir or config.data.data_dir)
-    mine = datasets.adjusted(mine, settings)
-    if not mine.data_dir:
-        raise UserError(
-            "No images are named, and the file does not say what it was trained on: name them with --data_dir.",
-            code="no-data-named",
-        )
-
-    def progress(done: int, total: int) -> None:
-        distributed.raise_peer_error()
-        if worker:
-            worker.beat(message=f"Reading the data: {done} of {total} images")
-            if "stop" in worker.poll_requests():
-                raise Stopped
-
-    def opened() -> tuple[Split, Dataset, bool, str]:
-        own, place = mine.data_dir == config.data.data_dir, mine
-        if not own and seen is not None:  # it may have been moved
-            moved = dataclasses.replace(mine, hold_out=0.0)
-            there = datasets.open_dataset(moved, config.model, progress, split=datasets.part_of(moved, "auto"))
-            own = there.digest.same(seen, config.model.class_cond)
-        if not own:
-            place = datasets.adjusted(DataConfig(mine.data_dir), settings)
-        split = datasets.part_of(place, settings.split)
-        dataset = datasets.open_dataset(place, config.model, progress, split=split, seed=config.train.seed)
-        its = dataclasses.replace(config, data=place)
-        changed = lineage.check(its, seen, dataset, REMEDY, split, train_ids) if own else ""
-        return split, dataset, own, changed
-
-    split, dataset, own, changed = distributed.run_on_all_ranks(opened)
-    if changed and worker:
-        log.warning("%s", changed)
-        worker.beat(warning=" ".join(filter(None, (worker.status.warning, changed))))
-    part = split if own or split == "test" else "all"
-    return dataset, {"data_dir": mine.data_dir, "part": part, "count": len(dataset)}
 
 
 def _beat(worker: Worker, measured: Measured, elapsed: float) -> None:

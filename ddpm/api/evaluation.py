@@ -64,7 +64,7 @@ def evaluate(
     import torch
 
     from ddpm.analysis import likelihood
-    from ddpm.checkpoints import checkpoint_files
+    from ddpm.checkpoints import checkpoint_files, evaluated_images
     from ddpm.data import lineage
     from ddpm.models import backend
     from ddpm.planning import resolve
@@ -75,7 +75,7 @@ def evaluate(
         train_ids = checkpoint_files.train_ids_at_step(opened.path, opened.weights.step) if seen else None
     if request.threads:
         torch.set_num_threads(request.threads)
-    dataset, _ = likelihood.open_images(model.config, request, None, seen, train_ids)
+    dataset = evaluated_images.open_images(model.config, request, None, seen, train_ids).dataset
     compute = backend.resolve_backend(request.kernels, "fp32", model.device)
     resolved = resolve.resolve_evaluation(model.config, dataclasses.replace(request, kernels=compute.kernels))
     resolved = dataclasses.replace(resolved, analytic_mse=model.analytic_mse(resolved.variance))

@@ -4,10 +4,11 @@ import dataclasses
 from collections.abc import Sequence
 
 from ddpm import formatting
+from ddpm.config.quality import QualityConfig
 from ddpm.config.tasks import EvalConfig, SampleConfig, SolverBenchmarkConfig
 from ddpm.config.training import Config
 from ddpm.errors import UserError
-from ddpm.planning import durations, resolve, solver_grid, timesteps
+from ddpm.planning import durations, matrix_rows, resolve, solver_grid, timesteps
 from ddpm.planning.durations import Estimate
 from ddpm.planning.matrix_rows import Row
 from ddpm.runs.runs import Run
@@ -90,6 +91,20 @@ def estimate_matrix(run: Run, config: Config, rows: Sequence[Row]) -> Estimate:
     found = [estimate_sampling(run, config, row.request) for row in rows]
     start = durations.pace(run, config, "samples", rows[0].request.num_samples).start
     return found[0]._replace(seconds=start + sum(one.seconds - start for one in found))
+
+
+COMPARING = 60.0  # seconds that the figures of 2,000 samples take on two cores, with up to 10,000 reference images
+
+
+def estimate_quality(run: Run, config: Config, settings: QualityConfig) -> Estimate:
+    """Estimates how long an evaluation of sample quality takes: the sampling, and the comparison with real images."""
+    comparing = COMPARING * (1 + settings.num_samples / 2000) / 2
+    if settings.samples:
+        return Estimate(comparing, "")
+    steps = 0 if settings.timestep_respacing else settings.steps
+    request = SampleConfig(**{name: getattr(settings, name) for name in matrix_rows.SHARED}, steps=steps)
+    found = estimate_sampling(run, config, request)
+    return found._replace(seconds=found.seconds + comparing)
 
 
 def first_evaluation(run: Run, config: Config, base: EvalConfig) -> EvalConfig:

@@ -4,7 +4,8 @@ net = load()
 found = net.features(pixels)  # uint8 [N, H, W, C] -> float32 [N, 128]
 
 The network comes with the program (`ddpm.quality.feature_net`), and is frozen, so that figures stay comparable: its
-checksum is part of its name, and of what every figure carries.
+checksum is part of its name, and of what every figure carries.  Features are scaled so that their variances over
+CIFAR-10's test images have the mean 1.  `scripts/train_feature_net.py` says what it was trained on.
 """
 
 import functools
@@ -20,14 +21,17 @@ from torch import Tensor
 
 from ddpm.errors import UserError
 from ddpm.quality import feature_net
+from ddpm.quality.distances import Gaussian, frechet, gaussian
 from ddpm.storage import arrays
 
 FILE = Path(__file__).parents[1] / "assets" / "feature_net.npz"
 VERSION = "c10v1"
-SHA256 = ""
+SHA256 = "373a08d8c9fd45c737f3b2b854b91dfd0b1b6c241d0964f2cfe74715cebfe0df"
 
 BATCH = 100  # images a pass, always: other shapes may be computed in another order, and so to other last bits
 RESIZING = "bicubic, antialiased (Pillow), to 32 x 32"
+
+CIFAR10 = ("mean", "covariance")  # in the file: of the features of its test images
 
 Progress = Callable[[int, int], None]  # (images done, total)
 
@@ -40,15 +44,27 @@ class FeatureNet:
     def __init__(self, content: bytes):
         """content: the file of its weights, an .npz as `feature_net.folded` names them."""
         self.sha256 = hashlib.sha256(content).hexdigest()
+        held = arrays.read_npz(_named(content))
         self._weights = {
-            name: torch.from_numpy(values.astype(np.float32))
-            for name, values in arrays.read_npz(_named(content)).items()
+            name: torch.from_numpy(values.astype(np.float32)) for name, values in held.items() if "." in name
         }
+        # Without these, the weights are those of a network that is being made.
+        self._scale = float(held.get("scale", 1.0))
+        self._cifar10 = Gaussian(*(held[name].astype(np.float64) for name in CIFAR10)) if CIFAR10[0] in held else None
+        self.farthest_class = float(held.get("farthest_class", 0.0))
 
     @property
     def name(self) -> str:
         """Name of the features, with the beginning of the checksum of the weights."""
         return f"{VERSION}-{self.sha256[:12]}"
+
+    def nearness(self, found: np.ndarray) -> float:
+        """Returns the Fréchet distance of images, by their features [N, 128], from CIFAR-10's test images.
+
+        `farthest_class` is that of the farthest of its ten classes: images that are nearer are like those that the
+        features were learned from.
+        """
+        return frechet(gaussian(found), self._cifar10) if self._cifar10 else 0.0
 
     @torch.no_grad()
     def features(self, pixels: np.ndarray, progress: Progress | None = None) -> np.ndarray:
@@ -62,8 +78,8 @@ class FeatureNet:
             part = prepared(pixels[start : start + BATCH])
             count = len(part)
             x = torch.zeros(BATCH, 3, feature_net.SIZE, feature_net.SIZE)
-            x[:count] = torch.from_numpy(part).permute(0, 3, 1, 2).float() / 127.5 - 1
-            found[start : start + count] = self._pass(x)[:count].numpy()
+            x[:count] = torch.from_numpy(part.astype(np.float32)).permute(0, 3, 1, 2) / 127.5 - 1
+            found[start : start + count] = self._scale * self._pass(x)[:count].numpy()
             if progress:
                 progress(start + count, len(pixels))
         return found

@@ -25,7 +25,7 @@ from ddpm.host import hardware
 from ddpm.runs import extending, run_folder, runs
 from ddpm.runs.exclusive import guard
 from ddpm.runs.jobs import ACTIVE, Job, Status
-from ddpm.runs.results import KINDS, EvaluationJob, SampleJob, SolverBenchmarkJob, TrajectoryJob
+from ddpm.runs.results import KINDS, EvaluationJob, QualityJob, SampleJob, SolverBenchmarkJob, TrajectoryJob
 from ddpm.runs.runs import Run
 from ddpm.storage import ballast, files, folders, paths, processes
 
@@ -95,6 +95,16 @@ def resume_sampling(job: SampleJob) -> None:
         runs.check_resumable(job)
         _announce(job, 0, again=True)
     _spawn(job, ["sample", "--resume", str(job.folder.absolute())])
+
+
+def resume_quality(job: QualityJob) -> None:
+    """Resumes an evaluation of sample quality that ended early, in a process of its own.
+
+    Raises UserError if a process works in it.
+    """
+    with guard(job.folder.parent):
+        _announce(job, 0, again=True)
+    _spawn(job, ["evaluate", "quality", "--resume", str(job.folder.absolute())])
 
 
 def start_evaluation(run: Run, evaluation: EvalConfig) -> EvaluationJob:

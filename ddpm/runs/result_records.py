@@ -143,3 +143,64 @@ class Trajectory:
     change: NumbersOrNone
     x_start_change: NumbersOrNone
     total: Count = 0
+
+
+Interval = Annotated[list[float | None], Meta(min_length=3, max_length=3)]  # value, low, high
+Name = Annotated[str, Meta(max_length=100)]
+
+
+@dataclass(frozen=True)
+class QualityRow:
+    """The figures of one set of images."""
+
+    name: Name
+    n: Count
+    figures: Annotated[dict[Name, Interval], Meta(max_length=100)]
+
+
+@dataclass(frozen=True)
+class QualityAbout:
+    """What figures were measured with; of images that were given, without what says how they were sampled."""
+
+    n: Count
+    data_dir: Annotated[str, Meta(max_length=2**15)]
+    part: Literal["train", "test", "all"]
+    half: Name
+    reference_count: Count
+    reference_digest: Name
+    real: Annotated[str, Meta(max_length=1000)]
+    features: Name
+    version: Count
+    shape: Annotated[list[Count], Meta(min_length=3, max_length=3)]
+    step: Count = 0
+    weights: Name = ""
+    sampler: Name = ""
+    nfe: Count = 0
+    guidance_scale: float = 1.0
+    classes: Annotated[str, Meta(max_length=2**16)] = ""
+    seed: Count = 0
+    precision: Name = ""
+    samples: Annotated[str, Meta(max_length=2**15)] = ""
+
+
+@dataclass(frozen=True)
+class QualitySeconds:
+    """How long the parts of an evaluation took."""
+
+    sampling: Seconds = 0.0
+    comparing: Seconds = 0.0
+
+
+@dataclass(frozen=True)
+class Quality:
+    """result.json of an evaluation of sample quality."""
+
+    about: QualityAbout
+    rows: Annotated[list[QualityRow], Meta(min_length=1, max_length=100)]
+    nearness: float
+    farthest_class: float
+    reference: Annotated[dict[Name, float], Meta(max_length=100)] = field(default_factory=dict)
+    spectra: Annotated[dict[Name, Annotated[list[float], Meta(max_length=100)]], Meta(max_length=100)] = field(
+        default_factory=dict
+    )
+    seconds: QualitySeconds = QualitySeconds()

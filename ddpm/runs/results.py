@@ -6,6 +6,7 @@ module whose generator does the work, and a row of KINDS.
 
 import contextlib
 import re
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ import numpy as np
 from ddpm import formatting
 from ddpm.config import codec, records
 from ddpm.config.matrix import MatrixConfig
+from ddpm.config.quality import QualityConfig
 from ddpm.config.tasks import EvalConfig, FromCheckpoint, SampleConfig, SolverBenchmarkConfig
 from ddpm.errors import UserError
 from ddpm.runs import result_records, run_folder
@@ -245,6 +247,67 @@ class MatrixJob(Result):
         return self.folder / "matrix.npz"
 
 
+class QualityJob(Result):
+    """An evaluation of sample quality: runs/<name>/qualities/<time>/.  Its result has `about`, `rows` and `spectra`."""
+
+    RECORD = result_records.Quality
+
+    @cached_property
+    def config(self) -> QualityConfig:
+        """The settings of the evaluation."""
+        return codec.section_from_json(QualityConfig, self.settings.get("quality", {}), self._where)
+
+    @property
+    def summary(self) -> str:
+        """The result, as in "FD-c10v1 12.3 (11.9 to 12.8), 2,000 samples"; empty before there is one."""
+        result = self.result
+        if not result:
+            return ""
+        figures = next(row["figures"] for row in result["rows"] if row["name"] == "samples")
+        count = formatting.plural(result["about"]["n"], "sample")
+        return f"FD-c10v1 {quality_text(figures['fd'])}, {count}"
+
+    @property
+    def grid(self) -> Path:
+        """Grid of the first 64 samples."""
+        return self.folder / "grid.png"
+
+    @property
+    def npz(self) -> Path | None:
+        """All samples as arr_0, uint8 [N, H, W, C]; None before there is a result."""
+        found = [name for name in self.content.files(".npz") if name.startswith("samples_")]
+        return self.folder / found[0] if found else None
+
+    def batch_path(self, first: int) -> Path:
+        """File of a batch of samples, uint8 [n, H, W, C], by the number of its first; there until all are sampled."""
+        return self.folder / f"batch_{first:07d}.npy"
+
+    def batch_paths(self) -> list[Path]:
+        """Files of the batches that are there, in order."""
+        names = [name for name in self.content.files(".npy") if re.fullmatch(r"batch_\d{7}\.npy", name)]
+        return [self.folder / name for name in sorted(names)]
+
+    def batches(self) -> list[np.ndarray]:
+        """Samples of an evaluation that ended early, uint8 [n, H, W, C] each, from the first to the last without a gap.
+
+        Raises UserError if one is damaged.
+        """
+        found: list[np.ndarray] = []
+        for path in self.batch_paths():
+            if path != self.batch_path(sum(map(len, found))):
+                break
+            with self.open_file(path, run_folder.MOST_ARRAYS) as file:
+                found.append(arrays.read_npy(file))
+        return found
+
+
+def quality_text(figure: Sequence[float | None]) -> str:
+    """A figure with its interval, as in "12.3 (11.9 to 12.8)"."""
+    value, low, high = figure
+    words = formatting.number(value, 3)
+    return words if low is None else f"{words} ({formatting.number(low, 3)} to {formatting.number(high, 3)})"
+
+
 def bits(mean: float, ci95: float | None) -> str:
     """A mean with its 95 % interval, as in "3.412 ± 0.021"; a narrow interval has one more digit."""
     digits = 3 if ci95 is None or ci95 >= 0.001 else 4
@@ -285,6 +348,14 @@ KINDS = {
         "matrix",
         MatrixJob,
         "ddpm.analysis.matrix:make",
+    ),
+    "qualities": Kind(
+        "Sample quality",
+        "Measure the quality of samples: distances from real images, their variety, colours and detail.",
+        "evaluate quality",
+        QualityConfig,
+        "quality",
+        QualityJob,
     ),
 }
 """Kinds of results by the name of their folder in a run folder.

@@ -1,0 +1,324 @@
+"""Evaluations of sample quality: what is compared with what, the same again, resumed, refused, shown in the page."""
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openpyxl
+import pytest
+from app_page import button, open_page, plain, said
+
+from ddpm.checkpoints import loading
+from ddpm.cli import main
+from ddpm.config import codec
+from ddpm.config.quality import QualityConfig
+from ddpm.config.training import Config
+from ddpm.errors import UserError
+from ddpm.planning import quality_figures
+from ddpm.quality import distances, evaluation
+from ddpm.reports import quality_sheet
+from ddpm.runs import launch
+from ddpm.runs.jobs import Status
+from ddpm.runs.results import QualityJob
+from ddpm.runs.runs import Run
+from ddpm.runs.worker import Worker
+from ddpm.storage import arrays, files
+
+pytestmark = pytest.mark.usefixtures("runs_here", "threads_afterwards")
+N = quality_figures.LEAST
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Intervals and references are small: they are not what is looked at."""
+    monkeypatch.setattr(distances, "RESAMPLES", 4)
+    monkeypatch.setattr(distances, "GROUPS", 2)
+    monkeypatch.setattr(evaluation, "MOST_REFERENCE", 300)
+
+
+@pytest.fixture
+def trained(tiny: Config, runs_dir: Path) -> Run:
+    """A run of two steps with held-out images, whose weights can be loaded."""
+    flags = codec.to_flags(codec.replace(tiny, {"total_steps": 2, "save_interval": 2, "hold_out": 0.2}))
+    assert main.main(["train", *flags, "--run", "one", "--runs_dir", str(runs_dir)]) == 0
+    return Run(runs_dir / "one")
+
+
+def measure(run: Run, folder: Path, stop_after: int = 10**9, **settings: Any) -> dict[str, Any]:
+    """Measures into a folder, and stops after so many reports."""
+    with Worker(folder) as worker:
+        asked = QualityConfig(**{"num_samples": N, "steps": 2, "precision": "fp32", "threads": 1, **settings})
+        for number, _ in enumerate(evaluation.measure_source(folder, worker, run, asked, {}), start=1):
+            if number == stop_after:
+                break
+    return QualityJob(folder).result
+
+
+def reference(run: Run, **settings: Any) -> evaluation.Reference:
+    asked = QualityConfig(**settings)
+    return evaluation.read_reference(run.config, asked, loading.open_model(run, asked), None)
+
+
+def refused(run: Run, folder: Path, **settings: Any) -> str:
+    with pytest.raises(UserError) as error:
+        measure(run, folder, **settings)
+    return error.value.code
+
+
+def test_the_same_seeds_give_the_same_figures_and_one_that_is_resumed_too(trained: Run, tmp_path: Path) -> None:
+    first = measure(trained, tmp_path / "a", batch_size=100)
+    assert measure(trained, tmp_path / "b", batch_size=100, stop_after=3) == {}
+    job = QualityJob(tmp_path / "b")
+    assert [path.name for path in job.batch_paths()] == ["batch_0000000.npy"]
+    second = measure(trained, tmp_path / "b", batch_size=64)
+    assert json.dumps(second["rows"]) == json.dumps(first["rows"])
+    assert second["about"] == first["about"]
+    assert job.batch_paths() == []
+    with job.open_file(job.npz, 2**30) as file:  # type: ignore[arg-type]
+        samples = arrays.read_npz(file)["arr_0"]
+    assert samples.shape == (N, 8, 8, 3)
+
+    about = first["about"]
+    assert (about["n"], about["nfe"], about["sampler"], about["seed"], about["step"]) == (N, 2, "unipc-2", 0, 2)
+    assert (about["weights"], about["precision"], about["part"]) == ("ema_0.9", "fp32", "test")
+    assert {row["name"]: row["n"] for row in first["rows"]} == {"samples": N, "real": N, "noise": N, "blurred": N}
+    figures = {row["name"]: row["figures"] for row in first["rows"]}
+    assert figures["real"]["fd"][0] < figures["samples"]["fd"][0], "two steps of training draw nothing"
+    assert figures["real"]["coverage"][0] > 0.8
+
+    # Existing images: the same samples from their file come to the same figures.
+    given = measure(trained, tmp_path / "c", samples=str(job.npz))
+    assert json.dumps(given["rows"]) == json.dumps(first["rows"])
+    assert given["about"].get("sampler") is None
+    quality_figures.check_comparable(given["about"], about)
+
+    # The halves of the reference have nothing in common, and cannot be compared with each other.
+    halves = [reference(trained, num_samples=N, half=half) for half in ("first", "second")]
+    both = [{*map(bytes, np.concatenate([half.pixels, half.real]))} for half in halves]
+    assert len(both[0] & both[1]) < 0.05 * len(both[0]), "but for shapes that are there twice"
+    assert quality_figures.comparable({**about, **halves[0].about}, {**about, **halves[1].about})
+
+    with pytest.raises(UserError) as error:
+        measure(trained, tmp_path / "a")
+    assert error.value.code == "already-exists"
+
+
+def test_real_images_are_not_those_of_the_reference(trained: Run) -> None:
+    found = reference(trained, num_samples=N)
+    assert (found.about["part"], len(found.real), len(found.pixels)) == ("test", N, 300)
+    many = reference(trained, num_samples=900)
+    assert many.about["real"] == "training images"
+    assert len(many.real) == 300
+
+
+def test_what_cannot_be_measured_is_refused(trained: Run, tmp_path: Path) -> None:
+    assert refused(trained, tmp_path / "a", num_samples=128) == "too-few-images"
+    few = tmp_path / "few.npz"
+    np.savez(few, images=np.zeros((40, 8, 8, 3), np.uint8))
+    assert refused(trained, tmp_path / "b", reference=str(few)) == "too-few-images"
+    assert refused(trained, tmp_path / "c", samples=str(few)) == "too-few-images"
+    assert not (tmp_path / "a" / "result.json").exists()
+
+
+def test_the_command_needs_a_model_or_images(runs_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ([], ["--reference", "shapes"], ["--samples", "x.npz"]):
+        assert main.main(["evaluate", "quality", *words, "--json"]) == 2
+        assert json.loads(capsys.readouterr().out)["code"] == "missing-value"
+    assert main.main(["evaluate", "quality", "--resume", str(runs_dir), "--json"]) == 2
+    assert json.loads(capsys.readouterr().out)["code"] == "not-a-run"
+
+
+# --- comparison, by results as files
+
+
+ABOUT = dict(
+    n=2000,
+    data_dir="photos",
+    part="test",
+    half="",
+    reference_count=8000,
+    reference_digest="ab" * 32,
+    real="training images",
+    features="c10v1-0123456789ab",
+    version=1,
+    shape=[8, 8, 3],
+    step=40,
+    weights="ema_0.9",
+    sampler="unipc-2",
+    nfe=25,
+    guidance_scale=1.0,
+    classes="",
+    seed=0,
+    precision="fp32",
+)
+
+
+def measured(
+    run: Run, name: str = "20260102-000000", state: str = "finished", fd: float = 12.0, **about: Any
+) -> QualityJob:
+    """An evaluation as the process leaves it, with known figures."""
+    job = QualityJob(run.folder / "qualities" / name)
+    files.write_json(
+        job.folder / "settings.json", {"quality": {"num_samples": 2000}, "command": "ddpm evaluate quality --run x"}
+    )
+    rows = [
+        {
+            "name": row,
+            "n": 2000,
+            "figures": {key: [fd * times, 0.9 * fd * times, 1.1 * fd * times] for key in quality_figures.FIGURES},
+        }
+        for row, times in (("samples", 1), ("real", 0.1), ("blurred", 2), ("noise", 10))
+    ]
+    if state == "finished":
+        files.write_json(
+            job.folder / "result.json",
+            {
+                "about": ABOUT | about,
+                "rows": rows,
+                "nearness": 1.0,
+                "farthest_class": 50.0,
+                "spectra": {"samples": [1.0, 2.0], "reference": [3.0, 4.0]},
+            },
+        )
+    files.write_json(job.folder / "status.json", Status(state, pid=1).__dict__)  # type: ignore[arg-type]
+    return job
+
+
+@pytest.mark.parametrize(
+    "change",
+    [dict(n=500), dict(half="first"), dict(reference_digest="cd" * 32), dict(features="c10v1-x"), dict(version=2)],
+    ids=str,
+)
+def test_what_differs_in_what_matters_is_not_compared(
+    fake_run: Callable[..., Run], change: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = fake_run("shapes")
+    one, other = measured(run, "20260101-000000", **change), measured(run)
+    assert len(quality_figures.comparable(one.result["about"], other.result["about"])) == 1
+    assert main.main(["evaluate", "quality", "--compare", str(one.folder), str(other.folder), "--json"]) == 2
+    assert json.loads(capsys.readouterr().out)["code"] == "not-comparable"
+
+
+def test_what_is_compared_may_differ_and_is_said(
+    fake_run: Callable[..., Run], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = fake_run("shapes")
+    one, other = measured(run, "20260101-000000", step=20, nfe=10), measured(run, fd=6.0)
+    assert quality_figures.comparable(one.result["about"], other.result["about"]) == []
+    also = quality_figures.also_differ(one.result["about"], other.result["about"])
+    assert also == ["training step (20 and 40)", "model evaluations (10 and 25)"]
+    assert main.main(["evaluate", "quality", "--compare", str(one.folder), str(other.folder)]) == 0
+    text = capsys.readouterr().out
+    assert "12 (10.8 to 13.2)" in text
+    assert "6 (5.4 to 6.6)" in text
+    assert main.main(["evaluate", "quality", "--compare", str(run.folder), str(other.folder), "--json"]) == 2
+    assert json.loads(capsys.readouterr().out)["code"] == "not-found"
+
+
+def test_data_unlike_photographs_is_said_to_be() -> None:
+    near, far = {"nearness": 10.0, "farthest_class": 50.0}, {"nearness": 60.0, "farthest_class": 50.0}
+    assert quality_figures.applicability(near) == ""
+    assert quality_figures.applicability(far) != ""
+
+
+def test_no_figure_is_called_what_it_is_not() -> None:
+    texts = [word for figure in quality_figures.FIGURES.values() for word in (figure.title, figure.words)]
+    assert not [text for text in texts if "FID" in text]
+
+
+def test_the_workbook_has_the_figures(fake_run: Callable[..., Run]) -> None:
+    book = openpyxl.load_workbook(io.BytesIO(quality_sheet.workbook(measured(fake_run("shapes")))))
+    rows = list(book["Quality"].values)
+    assert rows[0][:5] == ("Set", "Images", "Figure", "Unit", "Value")
+    assert rows[1] == ("Samples", 2000, "FD-c10v1", None, 12, 10.8, pytest.approx(13.2), "lower")
+    assert len(rows) == 1 + 4 * len(quality_figures.FIGURES)
+    assert ("features", "c10v1-0123456789ab") in list(book["Measured with"].values)
+    assert list(book["Spectra"].values)[1] == (0, 1, 3)
+
+
+# --- the page
+
+
+def open_quality(**query: str) -> Any:
+    at = open_page("pages/evaluate.py", **query)
+    at.button_group(key="evaluate_part").set_value(":material/compare: Sample quality").run()
+    assert not at.exception, at.exception
+    return at
+
+
+def test_start_measures_what_the_form_says(fake_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, QualityConfig]] = []
+    run = fake_run("shapes", hold_out=0.2)
+    monkeypatch.setattr(launch, "start_result", lambda run, kind, s, more=(): asked.append((kind, s)) or measured(run))
+    at = open_quality()
+    assert "How near samples are to real images" in said(at)
+    at.number_input(key="quality.num_samples").set_value(100).run()
+    assert button(at, "Start").disabled
+    at.number_input(key="quality.num_samples").set_value(500)
+    at.number_input(key="quality.steps").set_value(10)
+    at.selectbox(key="quality.half").set_value("first").run()
+    assert "--half first" in said(at)
+    assert "held-out images" in said(at)
+    button(at, "Start").click().run()
+    assert [(kind, s.num_samples, s.steps, s.half) for kind, s in asked] == [("qualities", 500, 10, "first")]
+    assert run.results("qualities")
+    assert {plain(m.label): m.value for m in at.metric}["FD-c10v1"] == "12"
+
+
+def test_a_result_is_shown_among_sets_of_known_quality(fake_run: Callable[..., Run]) -> None:
+    measured(fake_run("shapes"))
+    at = open_quality()
+    table = at.dataframe[0].value
+    assert list(table.columns) == [
+        "Figure",
+        "Samples (2,000)",
+        "Real images (2,000)",
+        "Real images, blurred (2,000)",
+        "Noise (2,000)",
+        "Better",
+    ]
+    assert table["Samples (2,000)"][0] == "12 (10.8 to 13.2)"
+    assert "seeds 0 to 1999" in said(at)
+    assert "unlike the photographs" not in said(at)
+    labels = [plain(d.label) for d in at.get("download_button")]
+    assert labels == ["Workbook (xlsx)", "Result (JSON)"]
+
+
+def test_the_page_refuses_to_compare_what_it_cannot(fake_run: Callable[..., Run]) -> None:
+    run = fake_run("shapes")
+    measured(run, "20260101-000000", n=500)
+    measured(run, "20260102-000000", step=20, fd=6.0)
+    measured(run, "20260103-000000")
+    at = open_quality()
+    beside = at.selectbox(key="quality.beside")
+    beside.set_value("20260101-000000").run()
+    assert "the number of samples (2,000 and 500)" in plain(at.error[0].value)
+    assert len(at.dataframe) == 1
+    at.selectbox(key="quality.beside").set_value("20260102-000000").run()
+    assert not at.error
+    assert at.dataframe[1].value.iloc[0, 1:3].tolist() == ["12 (10.8 to 13.2)", "6 (5.4 to 6.6)"]
+
+
+def test_one_that_was_stopped_can_be_resumed(fake_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    spawned: list[list[str]] = []
+    monkeypatch.setattr(launch, "_spawn", lambda job, arguments: spawned.append(list(arguments)))
+    job = measured(fake_run("shapes"), state="stopped")
+    arrays.write_npy(job.batch_path(0), np.zeros((30, 8, 8, 3), np.uint8))
+    at = open_quality()
+    button(at, "Resume").click().run()
+    assert spawned == [["evaluate", "quality", "--resume", str(job.folder.absolute())]]
+
+
+def test_one_in_hand_can_be_cancelled(fake_run: Callable[..., Run]) -> None:
+    job = measured(fake_run("shapes"), state="running")
+    with Worker(job.folder) as worker:
+        worker.beat(
+            state="running", step=300, total_steps=1000, seconds_left=7.0, message="Sampling 2,000 images", now=True
+        )
+        at = open_quality()
+        assert button(at, "Start").disabled
+        button(at, "Cancel").click().run()
+        assert "stop" in job.requests()
