@@ -56,7 +56,7 @@ def measure(settings: QualityBenchmarkConfig, runs_dir: Path) -> Iterator[Progre
     Raises UserError for a budget or a preset that there is not, for data that cannot be read, where the budget does
     not pay for a step, and where a process fails.
     """
-    budget = formatting.seconds_of(settings.budget)
+    settings, budget = codec.with_absolute_paths(settings), formatting.seconds_of(settings.budget)
     configs = {name: _config(name, settings) for name in _names(settings)}
     found = {name: _run_of(name, settings, runs_dir) for name in configs}
     costs: dict[str, Cost] = {}
@@ -77,6 +77,8 @@ def measure(settings: QualityBenchmarkConfig, runs_dir: Path) -> Iterator[Progre
                 yield progress(TRAINING * share, "training")
         job = _measured(run, settings) or launch.start_result(run, "qualities", _quality(settings))
         if not job.result:
+            if job.state() not in ACTIVE:
+                launch.resume_quality(job)
             for share in _followed(job):
                 yield progress(TRAINING + (1 - TRAINING) * share, "measuring samples")
         rows.append(_row(name, run, job, budget))
@@ -115,7 +117,7 @@ def _names(settings: QualityBenchmarkConfig) -> list[str]:
 
 def _config(name: str, settings: QualityBenchmarkConfig) -> Config:
     changes = {"data_dir": settings.data_dir, "seed": settings.seed, "threads": settings.threads}
-    return datasets.resolve(codec.with_absolute_paths(codec.replace(PRESETS[name].config, changes)))
+    return datasets.resolve(codec.replace(PRESETS[name].config, changes))
 
 
 def run_name(preset: str, settings: QualityBenchmarkConfig) -> str:
@@ -165,11 +167,9 @@ def _quality(settings: QualityBenchmarkConfig) -> QualityConfig:
 
 
 def _measured(run: Run, settings: QualityBenchmarkConfig) -> QualityJob | None:
-    """The measurement of these samples, finished or at work, if there is one."""
-    for job in run.results("qualities"):
-        if isinstance(job, QualityJob) and (job.result or job.state() in ACTIVE) and job.config == _quality(settings):
-            return job
-    return None
+    """The newest measurement of these samples, whether it has ended or not; None if there is none."""
+    jobs = (job for job in run.results("qualities") if job.config == _quality(settings))
+    return next(jobs, None)
 
 
 def _followed(job: Job) -> Iterator[float]:
