@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from raising import raises_error
 
 from ddpm.checkpoints import infer_config
+from ddpm.compute import distributed
 from ddpm.config import codec
 from ddpm.config.model import AUGMENTED, ModelConfig
 from ddpm.config.training import Config
@@ -144,3 +145,16 @@ def test_a_file_without_settings_shows_it(config: Config, settings: dict[str, An
 def test_improved_diffusion_cannot_be_told(fake_run: Callable[..., Run], tmp_path: Path) -> None:
     with raises_error("not-exportable", "augment"):
         export_openai.export_checkpoint(fake_run("told", augment=0.2), tmp_path / "back")
+
+
+def test_two_processes_share_what_one_draws(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = trainer(codec.replace(config, {"batch_size": 6})).next_batch()
+    parts = []
+    for rank in (0, 1):
+        half = trainer(codec.replace(config, {"batch_size": 3}))
+        with monkeypatch.context() as patch:
+            patch.setattr(distributed, "world_size", lambda: 2)
+            patch.setattr(distributed, "rank", lambda rank=rank: rank)
+            parts.append(half.next_batch())
+    for name in ("x_start", "augmented", "noise", "t"):
+        assert torch.equal(getattr(whole, name), torch.cat([getattr(part, name) for part in parts])), name

@@ -15,6 +15,7 @@ from ddpm.data import crops, datasets
 from ddpm.data.crops import Scaled
 from ddpm.data.stream import Stream
 from ddpm.storage import images
+from ddpm.training import held_out
 from ddpm.training.trainer import Trainer
 
 SIZES = [(40, 30), (20, 24), (16, 16), (200, 20), (17, 90)]  # width, height
@@ -173,3 +174,9 @@ def test_grey_and_transparent_images(folder: Path, channels: int) -> None:
     pixels, _ = Stream(dataset, 0).next(10)
     assert pixels.shape == (10, 16, 16, channels)
     assert channels == 1 or (pixels[..., 3] == 255).all()
+
+
+def test_the_loss_that_shows_memorising_compares_middles(folder: Path, tiny: Config) -> None:
+    dataset, plain = opened(folder), datasets.open_dataset(DataConfig(data_dir=str(folder)), MODEL)
+    found = [held_out._chosen(data, 5, tiny, None).pixels for data in (dataset, plain)]
+    assert np.array_equal(*found)

@@ -25,7 +25,7 @@ from ddpm.planning.training_cost import estimate_training_cost
 from ddpm.runs import metrics, runs
 from ddpm.runs.runs import Run
 from ddpm.runs.worker import Worker
-from ddpm.training import held_out
+from ddpm.training import held_out, preview
 from ddpm.training.held_out import HeldOutLoss
 from ddpm.training.loop import TrainingLoop
 from ddpm.training.trainer import Trainer
@@ -220,6 +220,24 @@ def test_an_overfitted_network_has_a_growing_gap(tiny: Config) -> None:
     assert abs(gaps[0]) < 0.05
     assert gaps[0] + 0.2 < gaps[1]
     assert gaps[1] + 0.1 < gaps[2]
+
+
+@pytest.mark.parametrize(
+    ("average", "raw", "shown"), [(0.2, 0.1, "model"), (0.104, 0.1, "ema_0.9"), (0.05, 0.1, "ema_0.9")]
+)
+def test_a_preview_is_of_an_average_that_does_not_lag_behind(average: float, raw: float, shown: str) -> None:
+    measured = {"eval_mse": raw, "eval_ema_0.9_mse": average, "eval_ema_0.99_mse": 1.0}
+    assert preview.shown_weights(["model", "ema_0.9", "ema_0.99"], measured) == shown
+    assert preview.shown_weights(["model", "ema_0.9"], {}) == "ema_0.9"
+    assert preview.shown_weights(["model"], measured) == "model"
+
+
+def test_what_was_measured_last_is_known_after_resuming(runs_dir: Path, settled: Callable[..., Config]) -> None:
+    run = runs.create_run(runs_dir, "mine", settled())
+    before = train(run, until=5).last_held_out
+    with Worker(run.folder, 8) as worker:
+        assert TrainingLoop(Run(run.folder), worker).last_held_out == before
+    assert before["eval_mse"] == rows(run)["eval_mse"].dropna().iloc[-1]
 
 
 # --- what it costs

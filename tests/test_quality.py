@@ -106,12 +106,12 @@ def test_the_same_seeds_give_the_same_figures_and_one_that_is_resumed_too(traine
     assert error.value.code == "already-exists"
 
 
-def test_real_images_are_not_those_of_the_reference(trained: Run) -> None:
+def test_real_images_are_not_those_of_the_reference(trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     found = reference(trained, num_samples=N)
     assert (found.about["part"], len(found.real), len(found.pixels)) == ("test", N, 300)
+    monkeypatch.setattr(evaluation, "MOST_REFERENCE", 600)
     many = reference(trained, num_samples=900)
-    assert many.about["real"] == "training images"
-    assert len(many.real) == 300
+    assert (many.about["real"], len(many.real), len(many.pixels)) == ("training images", 600, 600)
 
 
 def test_what_cannot_be_measured_is_refused(trained: Run, tmp_path: Path) -> None:
@@ -125,10 +125,10 @@ def test_what_cannot_be_measured_is_refused(trained: Run, tmp_path: Path) -> Non
 
 def test_the_command_needs_a_model_or_images(runs_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for words in ([], ["--reference", "shapes"], ["--samples", "x.npz"]):
-        assert main.main(["evaluate", "quality", *words, "--json"]) == 2
-        assert json.loads(capsys.readouterr().out)["code"] == "missing-value"
-    assert main.main(["evaluate", "quality", "--resume", str(runs_dir), "--json"]) == 2
-    assert json.loads(capsys.readouterr().out)["code"] == "not-a-run"
+        assert main.main(["evaluate", "quality", *words, "--json", "True"]) == 2
+        assert json.loads(capsys.readouterr().out)["error"]["code"] == "missing-value"
+    assert main.main(["evaluate", "quality", "--resume", str(runs_dir), "--json", "True"]) == 2
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == "not-a-run"
 
 
 # --- comparison, by results as files
@@ -198,8 +198,8 @@ def test_what_differs_in_what_matters_is_not_compared(
     run = fake_run("shapes")
     one, other = measured(run, "20260101-000000", **change), measured(run)
     assert len(quality_figures.comparable(one.result["about"], other.result["about"])) == 1
-    assert main.main(["evaluate", "quality", "--compare", str(one.folder), str(other.folder), "--json"]) == 2
-    assert json.loads(capsys.readouterr().out)["code"] == "not-comparable"
+    assert main.main(["evaluate", "quality", "--compare", str(one.folder), str(other.folder), "--json", "True"]) == 2
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == "not-comparable"
 
 
 def test_what_is_compared_may_differ_and_is_said(
@@ -214,8 +214,8 @@ def test_what_is_compared_may_differ_and_is_said(
     text = capsys.readouterr().out
     assert "12 (10.8 to 13.2)" in text
     assert "6 (5.4 to 6.6)" in text
-    assert main.main(["evaluate", "quality", "--compare", str(run.folder), str(other.folder), "--json"]) == 2
-    assert json.loads(capsys.readouterr().out)["code"] == "not-found"
+    assert main.main(["evaluate", "quality", "--compare", str(run.folder), str(other.folder), "--json", "True"]) == 2
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == "not-found"
 
 
 def test_data_unlike_photographs_is_said_to_be() -> None:

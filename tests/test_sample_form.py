@@ -12,6 +12,7 @@ from streamlit.testing.v1 import AppTest
 
 from ddpm.config.tasks import FEW_STEPS, SampleConfig
 from ddpm.planning import summary, timesteps
+from ddpm.runs import manifests
 from ddpm.runs.jobs import Status
 from ddpm.runs.results import SampleJob
 from ddpm.runs.runs import Run
@@ -509,3 +510,28 @@ def test_a_task_is_begun_from_the_grid(kind: str, run: Run, asked: list[SampleCo
         script_of_the_callback()
     at.run()
     assert (sampled(at, asked).task, asked[-1].picture) == (kind, str(job.images[1].absolute()))
+
+
+def test_an_average_of_another_width_is_made_and_chosen(
+    fake_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It becomes one of the checkpoint's weights, and is chosen as soon as it is there."""
+    run = fake_run("shapes", ema_rate="power0.05,power0.1")
+    started: list[tuple[float, int]] = []
+    monkeypatch.setattr("ddpm.runs.launch.start_averaging", lambda run, width, step: started.append((width, step)))
+    at = open_page("pages/sample.py")
+    at.number_input(key="sample.ema_width").set_value(0.08).run()
+    button(at, "Make it").click().run()
+    newest = run.checkpoints()[-1]
+    assert started == [(0.08, newest.step)]
+    path = newest.path("ema_power0.08")
+    path.write_bytes(newest.path("model").read_bytes())
+    entry = newest.files[newest.path("model").name]
+    manifests.commit(newest._replace(files={**newest.files, path.name: entry}))
+    at.run()
+    assert at.session_state["sample.weights"] == "ema_power0.08"
+    assert not at.exception
+
+
+def test_no_other_width_where_none_can_be_made(run: Run) -> None:
+    assert "sample.ema_width" not in [field.key for field in open_page("pages/sample.py").number_input]

@@ -91,6 +91,7 @@ def _compared(options: argparse.Namespace, folders: list[Path], results: list[di
 
 def _new(options: argparse.Namespace, others: list[dict[str, Any]]) -> tuple[Path, bool]:
     settings, source, flags = shared.read_source(options, QualityConfig)
+    quality_figures.check(settings, bool(source))
     for other in others if not settings.samples else []:  # before anything is sampled
         known = {"n": settings.num_samples, "half": settings.half}
         quality_figures.check_comparable({**other["about"], **known}, other["about"])

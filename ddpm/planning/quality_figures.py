@@ -134,8 +134,20 @@ FEATURES = 128  # numbers in which images are compared
 LEAST = 256  # images of each set: a covariance of 128 features needs more than 128 images to have full rank
 
 
-def check(settings: QualityConfig) -> None:
-    """Raises UserError for fewer samples than can be measured."""
+def check(settings: QualityConfig, has_model: bool = True) -> None:
+    """Raises UserError for settings that cannot be measured."""
+    if not has_model and not settings.samples:
+        raise UserError(
+            "Neither a model nor images are named: give --run NAME or --model_path FILE, or --samples with an .npz file"
+            " or a folder.",
+            code="missing-value",
+        )
+    if not has_model and not settings.reference:
+        raise UserError(
+            "No images to compare with are named: give --reference with a folder, an .npz file or a data set, or --run"
+            " with the run whose data it is.",
+            code="missing-value",
+        )
     if settings.num_samples < LEAST and not settings.samples:
         raise UserError(
             f"num_samples is {settings.num_samples}, and distances in {FEATURES} features need at least {LEAST} images:"

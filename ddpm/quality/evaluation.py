@@ -76,7 +76,7 @@ def measure_source(
     job = QualityJob(folder)
     if job.result:
         raise UserError(f"{folder} already holds a result: choose another --out.", code="already-exists")
-    check(settings, source is not None)
+    quality_figures.check(settings, source is not None)
     settings = codec.with_absolute_paths(settings)
     worker.beat(warning=distributed.set_num_threads(settings.threads))
     opened = None if source is None else loading.open_model(source, settings, flags, run_probe=run_probe)
@@ -130,23 +130,6 @@ def measure_source(
     _finish(job, samples, {"about": about, **panel.as_json(result), "seconds": seconds})
     worker.beat(message=job.summary)
     yield Progress(1000)
-
-
-def check(settings: QualityConfig, has_model: bool) -> None:
-    """Raises UserError for settings that cannot be measured."""
-    if not has_model and not settings.samples:
-        raise UserError(
-            "Neither a model nor images are named: give --run NAME or --model_path FILE, or --samples with an .npz file"
-            " or a folder.",
-            code="missing-value",
-        )
-    if not has_model and not settings.reference:
-        raise UserError(
-            "No images to compare with are named: give --reference with a folder, an .npz file or a data set, or --run"
-            " with the run whose data it is.",
-            code="missing-value",
-        )
-    quality_figures.check(settings)
 
 
 def _measured_with() -> dict[str, Any]:

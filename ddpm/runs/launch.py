@@ -214,6 +214,26 @@ def start_copying(run: Run, name: str) -> Job:
     return job
 
 
+def ema_job(run: Run) -> Job:
+    """The job that makes an average of the run's weights; its status counts the averages that it is made of."""
+    name = hashlib.sha256(str(run.folder.absolute()).encode(errors="surrogatepass")).hexdigest()[:16]
+    return Job(paths.user_temp_folder("ema") / name)
+
+
+def start_averaging(run: Run, width: float, step: int) -> Job:
+    """Makes the average of that width for the checkpoint of `step`, in a process of its own.
+
+    Raises UserError if a process makes one already.
+    """
+    job = ema_job(run)
+    with guard(job.folder.parent):
+        _announce(job, 0)
+    runs_dir = str(run.folder.parent.absolute())
+    what = ["--run", run.name, "--width", str(width), "--step", str(step)]
+    _spawn(job, ["ema", *what, "--runs_dir", runs_dir, "--job", str(job.folder)])
+    return job
+
+
 def data_job(name: str) -> Job:
     """The job that downloads or converts that data set; its status shows the progress."""
     return Job(paths.cache_folder() / "jobs" / name)

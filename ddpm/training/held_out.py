@@ -3,6 +3,7 @@
 Nothing of it comes from the random generators of the training, so that the training is the same with it and without.
 """
 
+import dataclasses
 import logging
 from collections.abc import Callable
 from typing import NamedTuple
@@ -160,7 +161,8 @@ def _chosen(dataset: Dataset, count: int, config: Config, numbers: np.ndarray | 
 
     numbers: the network's number of each class of the data, int64 [C]; None: the same.
     """
-    pixels, labels = Stream(dataset, config.train.seed).next(count)
+    middle = dataclasses.replace(dataset, scaled=None)  # of training images too: as the held-out ones are cropped
+    pixels, labels = Stream(middle, config.train.seed).next(count)
     if labels is None or not config.model.class_cond:
         return _Chosen(pixels, None)
     return _Chosen(pixels, labels if numbers is None else numbers[labels])

@@ -168,6 +168,7 @@ class TrainingLoop:
         read = distributed.run_on_main(lambda: checkpoint_files.read(found.path("opt")) if optimizer else None)
         self.trainer.load(weights, read, state["trainer"])
         self.means.load(state["means"])
+        self.last_held_out = state.get("held_out", {})
         self._compare(found, state)
         self.seconds_before = found.seconds
         what = state.get("restored", "weights, averages, optimiser, random state and place in the data")
@@ -254,7 +255,8 @@ class TrainingLoop:
             if save:
                 self._save(report, must=last or stop)
             if (train.sample_interval and (step % train.sample_interval == 0 or last)) or "sample" in asked:
-                made = preview.save(self.run, self.worker, self.trainer, None if stop else self._stop_asked)
+                cancelled = None if stop else self._stop_asked
+                made = preview.save(self.run, self.worker, self.trainer, cancelled, self.last_held_out)
                 if made is not None and self.copies.check(made, step, last) and not self.save_again_at:
                     self.worker.beat(warning=self._warning(), now=True)
             if stop:
@@ -361,7 +363,7 @@ class TrainingLoop:
         if report.applied and not all(values.isfinite().all() for values in report.losses.values()):
             raise self._divergence_error(report, "loss")
         state = {"trainer": self.trainer.state(), "means": self.means.state(), "images": self.images}
-        state["data"] = lineage.to_json(self.dataset.digest)
+        state["data"], state["held_out"] = lineage.to_json(self.dataset.digest), dict(self.last_held_out)
         if self.train_ids is not None:
             state["learnt"] = torch.from_numpy(self.train_ids.view(np.int64))
         distributed.run_on_main(lambda: self._write(state, must))

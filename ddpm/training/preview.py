@@ -1,7 +1,8 @@
 """The preview of a training: a grid of samples of its weights, on the same noise every time."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -20,9 +21,17 @@ from ddpm.training.trainer import Trainer
 
 log = logging.getLogger("ddpm")
 
+WORSE = 1.05  # loss of an average over that of the raw weights, above which a preview is of these
 
-def save(run: Run, worker: Worker, trainer: Trainer, cancelled: Callable[[], bool] | None = None) -> np.ndarray | None:
-    """Writes samples/STEP.png: a grid of samples of the first average, or of the raw weights without one.
+
+def save(
+    run: Run,
+    worker: Worker,
+    trainer: Trainer,
+    cancelled: Callable[[], bool] | None = None,
+    measured: Mapping[str, float] = MappingProxyType({}),
+) -> np.ndarray | None:
+    """Writes samples/STEP.png: a grid of samples of the weights that `shown_weights` names.
 
     Returns the samples, uint8 [N, H, W, C]; None where there are none that begin with noise alone: of super-resolution,
     where it was cancelled, and in all but the main process.
@@ -31,6 +40,7 @@ def save(run: Run, worker: Worker, trainer: Trainer, cancelled: Callable[[], boo
     which are shown next to the results.
 
     cancelled: asked in the main process before each evaluation of the network; if it returns True, nothing is written.
+    measured: the newest loss on held-out images, by column of progress.csv, where it is measured.
     """
     config, train = trainer.config, trainer.config.train
     settings = SampleConfig(
@@ -44,11 +54,14 @@ def save(run: Run, worker: Worker, trainer: Trainer, cancelled: Callable[[], boo
     small = (
         low_res.of_dataset(trainer.stream.dataset, config, train.preview_samples) if config.model.super_res else None
     )
+    kind = shown_weights(list(trainer.weights()), measured)
+    if kind == "model" and trainer.ema.rates:
+        log.info("The preview is of the raw weights, whose loss on held-out images is still lower than the average's")
     worker.beat(message="Sampling a preview")
     done = []
     compute = backend.resolve_backend(settings.kernels, settings.precision, trainer.device)
     resolved = resolve_request(config, settings, compute, images=small)
-    for progress in engine.sample(compute.prepared(trainer.network()), resolved, trainer.device):
+    for progress in engine.sample(compute.prepared(trainer.network(kind)), resolved, trainer.device):
         worker.beat()
         if distributed.broadcast_object(cancelled is not None and cancelled()):
             return None
@@ -65,3 +78,14 @@ def save(run: Run, worker: Worker, trainer: Trainer, cancelled: Callable[[], boo
         words = as_user_error(error) if isinstance(error, OSError) else error
         log.warning("%s The preview was left out.", words)
     return pixels if small is None else None
+
+
+def shown_weights(kinds: Sequence[str], measured: Mapping[str, float]) -> str:
+    """The weights of which a preview is: the first average, or the raw weights "model" without one.
+
+    Early in a training the weights improve so fast that an average of them lags behind: while its loss on held-out
+    images is higher than theirs by more than 5 %, it is not the average.  kinds: names of the weights that there are.
+    """
+    average = next((kind for kind in kinds if kind != "model"), "model")
+    lost, raw = measured.get(f"eval_{average}_mse"), measured.get("eval_mse")
+    return "model" if lost is not None and raw is not None and lost > WORSE * raw else average

@@ -13,6 +13,7 @@ from ddpm.runs.results import Result
 from ddpm.runs.runs import Run
 from pages.ui.components import setting_widgets
 from pages.ui.components.markdown import escape
+from pages.ui.forms import ema_width
 from pages.ui.frame import job_progress, layout
 from pages.ui.frame.action_buttons import run_action
 
@@ -61,6 +62,7 @@ def checkpoint(form: str, checkpoints: list[Checkpoint]) -> tuple[int, Checkpoin
 
 def weights(form: str, of: Checkpoint) -> str:
     """Field for the weights in a checkpoint."""
+    ema_width.choose_wanted(form, of)
     return options(form, "weights", FIELDS["weights"].label, of.weights, FIELDS["weights"].help, weights_label)
 
 
@@ -84,13 +86,19 @@ def weights_label(weights: str) -> str:
     return "Raw" if weights == "model" else ema_rates.label(weights)
 
 
-def both(form: str, checkpoints: list[Checkpoint]) -> dict[str, object]:
-    """Fields for the checkpoint and its weights, side by side.  Returns the settings `step` and `weights`."""
+def both(form: str, checkpoints: list[Checkpoint], run: Run | None = None) -> dict[str, object]:
+    """Fields for the checkpoint and its weights, side by side.  Returns the settings `step` and `weights`.
+
+    run: with a field for further averages of its weights.
+    """
     grid = st.grid(2, min_column_width=150)
     with grid.cell():
         step, of = checkpoint(form, checkpoints)
     with grid.cell():
-        return {"step": step, "weights": weights(form, of)}
+        values: dict[str, object] = {"step": step, "weights": weights(form, of)}
+    if run is not None:
+        ema_width.show(form, run, of)
+    return values
 
 
 def options(form: str, name: str, label: str, options: list[str], help: str, say: Callable[[str], str] = str) -> str:

@@ -33,7 +33,7 @@ def show(run: Run, checkpoints: list[Checkpoint]) -> tuple[EvalConfig, list[Prob
     """Shows the fields.  Returns their values and problems."""
     config = run.config
     _fill_first(run)
-    values: dict[str, object] = checkpoint_form.both(FORM, checkpoints)
+    values: dict[str, object] = checkpoint_form.both(FORM, checkpoints, run)
     values["data_dir"] = _data(config)
     contents = data_form.inspect(str(values["data_dir"]) or config.data.data_dir)
     values["split"] = _split(config, str(values["data_dir"]), contents)

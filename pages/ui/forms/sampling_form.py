@@ -18,7 +18,7 @@ from ddpm.runs.results import SampleJob
 from ddpm.runs.runs import Run
 from pages.ui.components import setting_widgets
 from pages.ui.components.markdown import escape
-from pages.ui.forms import checkpoint_form, example_inputs, inputs_form, sampler_form, seed_field, super_res
+from pages.ui.forms import checkpoint_form, ema_width, example_inputs, inputs_form, sampler_form, seed_field, super_res
 from pages.ui.forms.sampler_form import FIELDS, FIRST_STEPS, FORM
 from pages.ui.frame import layout
 
@@ -172,6 +172,7 @@ def show(run: Run, checkpoints: list[Checkpoint], task: str) -> tuple[SampleConf
         values["step"], checkpoint = checkpoint_form.checkpoint(FORM, checkpoints)
     with grid.cell():
         values["weights"] = checkpoint_form.weights(FORM, checkpoint)
+        ema_width.show(FORM, run, checkpoint)
     if task == "invert":
         name = sampler_form.sampler(task)
     else:
