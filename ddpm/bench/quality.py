@@ -31,6 +31,7 @@ from ddpm.runs.runs import Run
 
 ROUNDS = 12  # training steps of each preset that are timed, in turn
 POLL = 0.5  # seconds between two looks at a process
+STARTING = 300.0  # seconds to wait for a process to begin
 TRAINING = 0.8  # of the progress of a preset; the rest is its samples
 
 
@@ -178,7 +179,7 @@ def _followed(job: Job) -> Iterator[float]:
     It is asked to stop where this ends earlier.  Raises UserError if it failed or was stopped.
     """
     try:
-        while (state := job.state()) in ACTIVE:
+        while (state := job.state()) in ACTIVE or (state == "lost" and _may_still_start(job)):
             status = job.status()
             total = status.total_steps if status else 0
             yield status.step / total if status and total else 0.0
@@ -193,6 +194,12 @@ def _followed(job: Job) -> Iterator[float]:
             f"{job.folder} is {state}{why} Start the benchmark again to go on.",
             code="process-failed",
         )
+
+
+def _may_still_start(job: Job) -> bool:
+    """Whether the process has been started lately and not yet been heard of: a busy machine takes its time."""
+    status = job.status()
+    return status is not None and not status.pid and abs(status.age) < STARTING
 
 
 def _row(preset: str, run: Run, job: QualityJob, budget: float) -> dict[str, Any]:
