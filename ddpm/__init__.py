@@ -16,18 +16,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ddpm.api.evaluation import evaluate
     from ddpm.api.model import load
+    from ddpm.api.quality import evaluate_quality
     from ddpm.api.runs import list_runs, open_run
     from ddpm.api.training import train
     from ddpm.config.presets import PRESETS
     from ddpm.config.training import Config
 
 __version__ = "0.1.0"
-__all__ = ["PRESETS", "Config", "evaluate", "list_runs", "load", "open_run", "train"]
+__all__ = ["PRESETS", "Config", "evaluate", "evaluate_quality", "list_runs", "load", "open_run", "train"]
 
 _MODULES = {
     "PRESETS": "ddpm.config.presets",
     "Config": "ddpm.config.training",
     "evaluate": "ddpm.api.evaluation",
+    "evaluate_quality": "ddpm.api.quality",
     "list_runs": "ddpm.api.runs",
     "load": "ddpm.api.model",
     "open_run": "ddpm.api.runs",

@@ -10,7 +10,7 @@ from PIL import Image
 from ddpm.data import distances
 from ddpm.data.datasets import Dataset
 from ddpm.errors import UserError
-from ddpm.quality import copies
+from ddpm.quality import copies, memorisation
 from ddpm.storage import arrays
 
 CIFAR = Path(__file__).parents[1] / "ddpm" / "assets" / "cifar10_mini.npz"
@@ -163,3 +163,32 @@ def test_the_nearest_of_many_are_those_of_each() -> None:
         assert found.distances[k] == pytest.approx(np.sqrt(both.min(axis=0)[order]))
         assert found.flipped[k].tolist() == (both[1] < both[0])[order].tolist()
     assert distances.nearest_to_each(data, data.images[:3], 1000).numbers.shape == (3, 150)
+
+
+def copied_samples(cifar: Cifar) -> np.ndarray:
+    """20 copies among 100 samples, which are otherwise like unseen images."""
+    return np.concatenate(
+        [PLANTED["shifted"](cifar.training[:10]), PLANTED["exact"](cifar.training[10:20]), cifar.fresh[:80]]
+    )
+
+
+@pytest.mark.parametrize("held_out", [True, False])
+def test_an_evaluation_counts_copies(cifar: Cifar, held_out: bool) -> None:
+    training, unseen = Dataset(cifar.training, None, (), ()), Dataset(cifar.unseen, None, (), ())
+    *steps, last = memorisation.measure(copied_samples(cifar), training, unseen if held_out else None)
+    assert all(step.found is None and step.done <= step.total for step in steps)
+    assert last.found is not None
+    found, pairs = last.found
+    assert found.checked == 100
+    assert 19 <= found.copied <= 21
+    assert (found.unseen, found.held_out) == ((200, True) if held_out else (600, False))
+    assert found.unseen_copied <= 0.01 * found.unseen
+    assert found.excess is not None
+    assert found.excess[1] < 0.2 < found.excess[2]
+    assert found.by_pixels is not None
+    assert found.by_pixels[0] >= 10, "the exact ones"
+    assert found.by_pixels[1] <= 0.02 * found.unseen
+    first = found.pairs[:19]
+    assert all(pair.copied and pair.sample == pair.training for pair in first)
+    for k, pair in enumerate(first):
+        assert (pairs.training[k] == cifar.training[pair.training]).all()

@@ -1,5 +1,6 @@
 """Presets for one's own images: which is proposed for how many of what size, and how a click takes it."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from app_page import button, open_page, said
 from PIL import Image
 
+from ddpm.cli import main
 from ddpm.config import codec
 from ddpm.config.presets import OWN, OWN_IMAGES, OWN_SIZES, PRESETS, own_name
 from ddpm.data.datasets import Description
@@ -111,3 +113,10 @@ def test_the_train_page_proposes_what_fits_and_a_click_takes_it(
     assert at.button(key="train-own-images").disabled
     assert at.button(key="choose_own-200-64").disabled
     assert not button(at, "Start").disabled
+
+
+def test_the_shell_proposes_it_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for k in range(2):
+        Image.fromarray(np.full((40, 40, 3), 40 * k, np.uint8)).save(tmp_path / f"{k}.png")
+    assert main.main(["data", "check", str(tmp_path), "--json", "True"]) == 0
+    assert json.loads(capsys.readouterr().out)["preset"] == "own-200-32"

@@ -1,6 +1,8 @@
 """Training as an iterator of reports, in memory or into a run's folder."""
 
+import dataclasses
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
     from ddpm.data.datasets import Dataset
     from ddpm.training.trainer import Report, Trainer
 
-RESUME_SETTINGS = {"data_dir", "enlarge", "skip_broken", "total_steps"}  # a run that is resumed may have these changed
+# A run that is resumed may have these changed.
+RESUME_SETTINGS = {"data_dir", "enlarge", "skip_broken", "total_steps", "train_for"}
 
 
 def train(
@@ -63,7 +66,7 @@ def train(
         config = PRESETS[config].config
     from ddpm.training import start
 
-    config, dataset = start.prepare(codec.replace(config, absolute_paths(settings)))
+    config, dataset = start.prepare(codec.replace(config, extending.one_length(absolute_paths(settings))))
     if run is not None:
         path = expand_path(run)
         named = isinstance(run, str) and path.name == run
@@ -75,6 +78,7 @@ def train(
 def _train_in_memory(config: Config, dataset: "Dataset") -> Iterator[Any]:
     from ddpm.compute import distributed
     from ddpm.training import held_out
+    from ddpm.training.budget import Budget
     from ddpm.training.trainer import Trainer
 
     distributed.set_num_threads(config.train.threads)
@@ -82,7 +86,12 @@ def _train_in_memory(config: Config, dataset: "Dataset") -> Iterator[Any]:
         trainer = Trainer(config, dataset, distributed.device())
         loss = held_out.begin(trainer, held_out.open_part(config))
         yield None, trainer
+        budget, began = Budget(config.train) if trainer.is_open() else None, time.monotonic()
         for report in trainer.steps():
+            if budget and trainer.is_open():
+                train = trainer.config.train
+                total, decided = budget.after_step(train, report.step, time.monotonic() - began)
+                trainer.set_length(dataclasses.replace(train, total_steps=total), decided)
             if loss and loss.is_due(report.step):
                 report = report._replace(held_out=loss.measure())
             yield report
@@ -130,8 +139,7 @@ def _resume(run: Run, to: object, settings: dict[str, Any]) -> "Training":
     run = Run(run.folder).with_config()
     runs.check_known(run)
     changed = absolute_paths(settings)
-    if total := changed.pop("total_steps", 0):
-        extending.extend(run, total)
+    extending.extend_by(run, changed)
     resume.check_unfinished(run)
     return Training(_train_run(run, changed))
 

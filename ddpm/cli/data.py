@@ -143,13 +143,17 @@ def _cifar10(options: argparse.Namespace) -> Output:
 
 def _look(options: argparse.Namespace) -> Output:
     from ddpm.config.fields import absolute
-    from ddpm.data import checked
+    from ddpm.data import checked, datasets
+    from ddpm.planning import own_images
 
     with _reporting(options) as reported, shared.progress_bar("looking", unit="image") as progress:
         found = checked.check(absolute(options.path), reported("Looking at all images", progress))
     sizes = f", {min(found.sides)} to {max(found.sides)} pixels on the shorter side" if found.sides else ""
     lines = [f"{plural(found.total, 'image')}{sizes}, {found.broken:,} that cannot be read", *found.reasons]
-    return Output(found._asdict(), "\n".join(lines))
+    proposal = own_images.propose(datasets.describe(absolute(options.path)))
+    if proposal:
+        lines.append(f"{proposal.sentence} Flag: --preset {proposal.preset}")
+    return Output(found._asdict() | {"preset": proposal.preset if proposal else ""}, "\n".join(lines))
 
 
 def _lsun(options: argparse.Namespace) -> Output:

@@ -61,6 +61,7 @@ def _quality(options: argparse.Namespace) -> Output:
         quality_figures.described(result["about"]),
         f"Real images: {result['about']['real']}.",
         quality_figures.applicability(result),
+        *quality_figures.further(result),
         str(folder),
     ]
     return Output(document, "\n".join(line for line in lines if line))

@@ -24,8 +24,8 @@ from ddpm.training import start
 
 log = logging.getLogger("ddpm")
 
-# With --resume: where the data is now, how it is read, and up to which step it goes on.
-MAY_CHANGE = {"data_dir", "enlarge", "skip_broken", "total_steps"}
+# With --resume: where the data is now, how it is read, and up to which step or for how long it goes on.
+MAY_CHANGE = {"data_dir", "enlarge", "skip_broken", "total_steps", "train_for"}
 
 
 def add(commands: Any) -> None:
@@ -159,6 +159,7 @@ def _train_here(run: runs.Run, worker: Worker) -> None:
             disable=not interactive,
         )
         for report in line:
+            line.total = loop.config.train.total_steps
             line.set_postfix_str(f"loss {formatting.number(report.losses['loss'].mean().item())}", refresh=False)
 
 
@@ -169,8 +170,7 @@ def _run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
     else:
         run = _find(options)
         runs.check_known(run)
-        if total := given.pop("total_steps", 0):
-            extending.extend(run, total)
+        extending.extend_by(run, given)
         if run.checkpoints():
             from ddpm.training import resume
 
@@ -197,7 +197,7 @@ def _config(options: argparse.Namespace, given: dict[str, Any]) -> Config:
     base = PRESETS[options.preset].config if options.preset else options.base
     if (formats := shared.log_format()) is not None:
         given = {"log_format": formats, **given}
-    config = codec.replace(base, given)
+    config = codec.replace(base, extending.one_length(given))
     if options.base.model.super_res and not config.model.super_res:
         raise UserError(
             "super-res-train trains a model that enlarges images, but small_size is 0: give --small_size, or use ddpm"
@@ -238,13 +238,17 @@ def _estimate(options: argparse.Namespace, given: dict[str, Any]) -> Output:
     if options.measure:
         _measure_speed(config)
     cost = estimate_training_cost(config, about.count - held_out, about.test_count or held_out)
+    nearly = "about " if config.train.train_for else ""
     steps, measured = config.train.total_steps, "" if cost.memory_measured else "about "
     seconds = cost.seconds_per_step
     rows = [
         ("Parameters", f"{cost.parameters:,}"),
         ("Memory", f"{measured}{formatting.memory(cost.memory_bytes)} of {formatting.memory(cost.available_bytes)}"),
         ("Time per step", formatting.duration(seconds) if seconds else "not measured yet: --measure True times it"),
-        ("Training steps", f"{steps:,}" + (f", {cost.epochs:,.1f} epochs" if cost.epochs else "")),
+        (
+            "Training steps",
+            f"{nearly}{steps:,}" + (f", {cost.epochs:,.1f} epochs" if cost.epochs else ""),
+        ),
         ("Previews", f"{cost.previews:,}"),
         *([("Held-out loss", f"measured {cost.measurements:,} times")] if cost.measurements else []),
     ]

@@ -34,6 +34,8 @@ def to_flags(config: Any, base: Any = None, always: Collection[str] = ()) -> lis
     base = base or type(config)()
     flags = []
     for s in settings(type(config)):
+        if s.name == "total_steps" and config.train_for:
+            continue  # it follows from the time
         value = getattr(config, s.name)
         if s.name in always or value != getattr(base, s.name):
             text = str(value)  # one that begins with a dash would be taken for a flag

@@ -5,6 +5,7 @@ import math
 
 from ddpm.config.training import COOLED, TrainConfig
 from ddpm.errors import UserError
+from ddpm.formatting import plural
 
 
 def learning_rate(train: TrainConfig, done: int, warmed_from: int = 0) -> float:
@@ -48,6 +49,23 @@ def total_for(start: int, share: float) -> int:
     while cooldown_start(total, share) < start:
         total += 1
     return total
+
+
+def least_total(train: TrainConfig, done: int) -> int:
+    """The smallest number of steps with which, after `done` of them, neither the end nor a cooldown has come."""
+    return total_for(done + 1, train.lr_cooldown) if train.lr_schedule == COOLED else done + 1
+
+
+def too_short(train: TrainConfig, total_steps: int) -> str:
+    """Says in a sentence that train_for, which comes to `total_steps`, is too short for the warm-up; empty if not."""
+    falls = cooldown_start(total_steps, train.lr_cooldown) if train.lr_schedule == COOLED else total_steps
+    if train.lr_warmup_steps <= falls:
+        return ""
+    return (
+        f"train_for {train.train_for} comes to about {plural(total_steps, 'step')} on this computer, and the warm-up of"
+        f" the learning rate, lr_warmup_steps {train.lr_warmup_steps}, takes more than the first {falls:,}: give more"
+        f" time, or set lr_warmup_steps to {falls // 4} or less."
+    )
 
 
 def has_begun_to_fall(train: TrainConfig, done: int) -> bool:

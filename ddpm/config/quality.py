@@ -85,6 +85,19 @@ class QualityConfig(FromCheckpoint):
         high=4096,
         empty=(0, "the fastest size"),
     )
+    copies: bool = setting(
+        True,
+        "Look for near-copies of training images among the samples.",
+        label="Near-copies of training images",
+    )
+    inception: str = setting(
+        "",
+        "Your own copy of pt_inception-2015-12-05-6726825d.pth, the weights that FID is measured with in papers: FID is"
+        " measured too. It takes at least 2,049 samples. Nothing is downloaded.",
+        label="Inception weights, for FID",
+        path=True,
+        empty=("", "no FID"),
+    )
     precision: str = setting(
         "auto",
         "Numeric precision of the network: fp32 is exact; bf16 is faster where the processor supports it. auto: bf16"

@@ -96,6 +96,14 @@ class TrainConfig:
         high=10**9,
         basic=True,
     )
+    train_for: str = setting(
+        "",
+        "Time to train for instead of a number of steps, such as 90s, 20m, 3h or 1h30m. How many steps that comes to is"
+        " measured and corrected as it goes, and a cooldown is fitted to it; time before a resume counts.",
+        label="Training time",
+        empty=("", "as long as the training steps take"),
+        basic=True,
+    )
     batch_size: int = setting(
         1, "Images per training step, in each process.", label="Batch size", low=1, high=65536, basic=True
     )
@@ -369,6 +377,7 @@ def unused(config: Config) -> set[str]:
         "sigma_small": model.learn_sigma,
         "loss_weighting": diffusion.use_kl,
         "weighting_gamma": not weightings.has_gamma(diffusion.loss_weighting),
+        "total_steps": bool(train.train_for.strip()),
         "lr_cooldown": train.lr_schedule != COOLED,
         "lr_cooldown_shape": train.lr_schedule != COOLED,
         "lr_anneal_steps": train.lr_schedule != "constant",

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
-from ddpm import schedules, weightings
+from ddpm import formatting, schedules, weightings
 from ddpm.config import codec, ema_rates, learning_rate
 from ddpm.config.codec import SECTIONS
 from ddpm.config.fields import Setting, settings
@@ -285,7 +285,7 @@ def _train_problems(config: Config) -> Iterator[Problem]:
             remedies=({"log_format": ",".join(name for name in train.log_formats if name != "tensorboard") or "csv"},),
         )
     yield from _learning_rate_problems(codec.resolved(config).train)
-    if 0 < train.lr_anneal_steps < train.total_steps:
+    if 0 < train.lr_anneal_steps < train.total_steps and not train.train_for:
         yield Problem(
             "total_steps",
             f"total_steps {train.total_steps} exceeds the training step at which the learning rate reaches 0,"
@@ -297,6 +297,9 @@ def _train_problems(config: Config) -> Iterator[Problem]:
 
 def _learning_rate_problems(train: TrainConfig) -> Iterator[Problem]:
     """Problems of a schedule of the learning rate; `train` has its total_steps."""
+    if train.train_for:
+        yield from _time_problems(train)
+        return
     if train.lr_schedule == "constant":
         return
     if train.lr_anneal_steps:
@@ -318,4 +321,22 @@ def _learning_rate_problems(train: TrainConfig) -> Iterator[Problem]:
             f" {train.total_steps}: make it at most {falls}, or raise total_steps.",
             code="conflicting-settings",
             remedies=({"lr_warmup_steps": falls},),
+        )
+
+
+def _time_problems(train: TrainConfig) -> Iterator[Problem]:
+    """Problems of a training for a time, whose number of steps is not known before it ends."""
+    try:
+        formatting.seconds_of(train.train_for)
+    except UserError as error:
+        yield Problem("train_for", f"train_for {error}", code=error.code, remedies=({"train_for": "1h"},))
+        return
+    falling = "lr_anneal_steps" if train.lr_anneal_steps else "lr_schedule" if train.lr_schedule == "cosine" else ""
+    if falling:
+        yield Problem(
+            "train_for",
+            f"train_for is {train.train_for} and {falling} is {getattr(train, falling)}, which has to know the number"
+            f" of steps from the beginning: set lr_schedule to {COOLED}, or say how many steps with total_steps.",
+            code="conflicting-settings",
+            remedies=({"lr_schedule": COOLED, "lr_anneal_steps": 0}, {"train_for": ""}),
         )

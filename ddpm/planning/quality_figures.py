@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from ddpm import formatting
 from ddpm.config.quality import QualityConfig
 from ddpm.errors import UserError
+from ddpm.runs import near_copies
 from ddpm.runs.results import quality_text
 
 
@@ -131,6 +132,7 @@ SAID = {
 
 
 FEATURES = 128  # numbers in which images are compared
+INCEPTION_FEATURES = 2048
 LEAST = 256  # images of each set: a covariance of 128 features needs more than 128 images to have full rank
 
 
@@ -152,6 +154,18 @@ def check(settings: QualityConfig, has_model: bool = True) -> None:
         raise UserError(
             f"num_samples is {settings.num_samples}, and distances in {FEATURES} features need at least {LEAST} images:"
             " ask for more.",
+            code="too-few-images",
+        )
+    if settings.inception:
+        check_inception(settings.num_samples, "samples")
+
+
+def check_inception(count: int, what: str) -> None:
+    """Raises UserError for fewer images than FID is measured of.  what: the images, in words."""
+    if count <= INCEPTION_FEATURES:
+        raise UserError(
+            f"There are {count:,} {what}, and FID is a distance in {INCEPTION_FEATURES:,} features, which takes more"
+            f" images than that: use at least {INCEPTION_FEATURES + 1:,}, or leave out --inception.",
             code="too-few-images",
         )
 
@@ -258,6 +272,19 @@ def columns(
     """Figures of the samples of several results, and of the real images of the first, each with its name."""
     found = [(name, _row(result, "samples")) for name, result in zip(names, results, strict=True)]
     return [*found, (ROWS["real"], _row(results[0], "real"))]
+
+
+def further(result: Mapping[str, Any]) -> list[str]:
+    """What a result says of near-copies of training images, and of FID, a sentence each."""
+    lines = []
+    if found := result.get("copies"):
+        lines.append(near_copies.in_words(found))
+    if note := result.get("copies_note"):
+        lines.append(note)
+    if fid := result.get("inception"):
+        values = ", ".join(f"{formatting.number(value)} ({name} resizing)" for name, value in fid["fid"].items())
+        lines.append(f"FID: {values}, with Inception weights {fid['sha256'][:8]}.")
+    return lines
 
 
 def side_by_side(names: Sequence[str], results: Sequence[Mapping[str, Any]], markdown: bool = False) -> str:

@@ -15,7 +15,7 @@ from ddpm.errors import UserError
 from ddpm.formatting import memory as size_of
 from ddpm.formatting import plural, some
 from ddpm.host import hardware
-from ddpm.planning import architecture, held_out
+from ddpm.planning import architecture, held_out, training_cost
 from ddpm.planning.memory import check_network
 from ddpm.runs import openai_folder
 from ddpm.storage import files
@@ -81,6 +81,13 @@ def _of_length(config: Config) -> Iterator[Problem]:
             code="long-average",
             remedies=({"ema_rate": ",".join(offered)},) if offered else (),
             keep="Keep it",
+        )
+    if sentence := training_cost.too_short(config):
+        yield Problem(
+            "train_for",
+            sentence,
+            code="conflicting-settings",
+            remedies=({"lr_warmup_steps": total // 4}, {"train_for": ""}),
         )
     if train.save_interval > total:
         often = max(1, total // 4)

@@ -1,14 +1,18 @@
 """What a training takes: parameters, memory, and, where a step was measured, time."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import psutil
 
+from ddpm import formatting
+from ddpm.config import codec, learning_rate
 from ddpm.config.training import Config
-from ddpm.planning import architecture, held_out, memory
+from ddpm.planning import architecture, durations, held_out, memory
 from ddpm.runs import launch
 
+MOST_STEPS = 10**9
 FREE_SHARE = 0.9  # of the available memory; a training that needs more may be slowed down or ended by the system
 
 
@@ -37,15 +41,40 @@ class TrainingCost:
         return None if self.total_seconds is None else time.time() + self.total_seconds
 
 
+def with_steps(config: Config) -> Config:
+    """The settings with total_steps filled in: where a time is given, as many as are expected to fit into it."""
+    train = config.train
+    if not train.train_for:
+        return codec.resolved(config)
+    found = _measured(config)
+    each = found.get("seconds_per_step") or durations.guess_step(config)
+    each += (found.get("seconds_per_preview") or 0.0) / train.sample_interval if train.sample_interval else 0.0
+    steps = formatting.seconds_of(train.train_for) / max(each, 1e-6)
+    return codec.replace(config, {"total_steps": int(min(max(1, steps), MOST_STEPS))})
+
+
+def too_short(config: Config) -> str:
+    """Says in a sentence that the time is too short for the warm-up, as far as the speed was measured; else empty."""
+    train = config.train
+    if not train.train_for or not _measured(config):
+        return ""
+    return learning_rate.too_short(train, train.total_steps)
+
+
+def _measured(config: Config) -> Mapping[str, float | None]:
+    """What a training with such settings was measured to take; empty where it was not."""
+    job = launch.cost_job(config)
+    status = job.status()
+    return status.metrics if status and job.state() == "finished" else {}
+
+
 def estimate_training_cost(config: Config, num_images: int | None = None, held_out_images: int = 0) -> TrainingCost:
     """Estimates what a training costs; uses the measurement of its speed where there is one (`launch.start_measuring`).
 
     num_images: training images in the data, for the number of epochs.  held_out_images: held-out ones in it.
     """
     train = config.train
-    job = launch.cost_job(config)
-    status = job.status()
-    measured = status.metrics if status and job.state() == "finished" else {}
+    measured = _measured(config)
     seconds_per_step = measured.get("seconds_per_step")
     previews = train.total_steps // train.sample_interval if train.sample_interval else 0
     count = min(held_out_images, train.eval_images)
@@ -55,6 +84,8 @@ def estimate_training_cost(config: Config, num_images: int | None = None, held_o
     if seconds_per_step:
         steps = train.total_steps + measurements * held_out.cost_in_steps(train, count)
         total = seconds_per_step * steps + (measured.get("seconds_per_preview") or 0.0) * previews
+    if train.train_for:
+        total = formatting.seconds_of(train.train_for)
     return TrainingCost(
         parameters=architecture.parameters(config.model),
         memory_bytes=peak or memory.training_bytes(config.model, train),

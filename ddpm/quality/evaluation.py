@@ -30,7 +30,7 @@ from ddpm.data import datasets, lineage
 from ddpm.errors import UserError
 from ddpm.models import backend
 from ddpm.planning import matrix_rows, metadata, quality_figures
-from ddpm.quality import features, panel
+from ddpm.quality import features, further, panel
 from ddpm.runs.results import QualityJob
 from ddpm.runs.runs import Run
 from ddpm.runs.worker import Stopped, Worker
@@ -42,6 +42,7 @@ from ddpm.storage.arrays import Stream
 MOST_REFERENCE = 10_000  # images: more take longer, and change little
 SHOWN = 64  # samples in the grid
 PANEL_SHARE = 0.15  # of the progress, for what follows the sampling
+PANEL = 0.5  # of that, for the panel
 
 
 class Progress(NamedTuple):
@@ -88,6 +89,7 @@ def measure_source(
             code="not-applicable",
         )
     reference = read_reference(config, settings, opened, worker)
+    net = further.read_inception(settings, len(reference.pixels))
     where = [] if opened is None else ["--model_path", str(opened.path)]
     more = [] if opened is None else opened.flags(QualityConfig)
     recorded = {
@@ -115,6 +117,8 @@ def measure_source(
             return
     sampled = time.monotonic()
     about |= {"n": len(samples), "shape": list(samples.shape[1:])}
+    if net:
+        quality_figures.check_inception(len(samples), "samples")
     worker.beat(state="running", message="Comparing with real images")
     result = None
     for step in panel.measure(samples, reference.pixels, reference.real, features.load(), settings.seed):
@@ -123,11 +127,17 @@ def measure_source(
         worker.beat(seconds_left=elapsed / step.done * (step.total - step.done))
         if "stop" in worker.poll_requests() and result is None:
             return
-        if step.done < step.total:
-            yield Progress(int(1000 * (share + (1 - share) * step.done / step.total)))
+        yield Progress(int(1000 * (share + (1 - share) * PANEL * step.done / step.total)))
+    looked_for = None
+    for done in further.measure(job, worker, opened, config, settings, samples, reference.pixels, net):
+        looked_for = done.result
+        if "stop" in worker.poll_requests() and looked_for is None:
+            return
+        yield Progress(min(999, int(1000 * (share + (1 - share) * (PANEL + (1 - PANEL) * done.done / done.total)))))
     assert result is not None
+    assert looked_for is not None
     seconds = {"sampling": sampled - began, "comparing": time.monotonic() - sampled}
-    _finish(job, samples, {"about": about, **panel.as_json(result), "seconds": seconds})
+    _finish(job, samples, {"about": about, **panel.as_json(result), **looked_for, "seconds": seconds})
     worker.beat(message=job.summary)
     yield Progress(1000)
 

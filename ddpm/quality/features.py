@@ -97,19 +97,27 @@ def _named(content: bytes) -> io.BytesIO:
 def prepared(pixels: np.ndarray) -> np.ndarray:
     """Returns images uint8 [N, H, W, C] as the network takes them: uint8 [N, 32, 32, 3].
 
-    A grey one has its channel three times; a transparent one is laid on white; another size is scaled to 32 x 32 as
-    `RESIZING` says.
+    In colour; another size is scaled to 32 x 32 as `RESIZING` says.
     """
-    if pixels.shape[3] == 1:
-        pixels = np.repeat(pixels, 3, axis=3)
-    elif pixels.shape[3] == 4:
-        colour, alpha = pixels[..., :3].astype(np.uint32), pixels[..., 3:].astype(np.uint32)
-        pixels = ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+    pixels = in_colour(pixels)
     size = feature_net.SIZE
     if pixels.shape[1:3] != (size, size):
         pixels = np.stack(
             [np.asarray(Image.fromarray(one).resize((size, size), Image.Resampling.BICUBIC)) for one in pixels]
         )
+    return pixels
+
+
+def in_colour(pixels: np.ndarray) -> np.ndarray:
+    """Returns images uint8 [N, H, W, C] as uint8 [N, H, W, 3].
+
+    A grey one has its channel three times; a transparent one is laid on white.
+    """
+    if pixels.shape[3] == 1:
+        return np.repeat(pixels, 3, axis=3)
+    if pixels.shape[3] == 4:
+        colour, alpha = pixels[..., :3].astype(np.uint32), pixels[..., 3:].astype(np.uint32)
+        return np.asarray((colour * alpha + 255 * (255 - alpha) + 127) // 255, np.uint8)
     return pixels
 
 

@@ -1,14 +1,24 @@
 """Training further: more steps for a run that has done all of its own."""
 
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
 from ddpm import formatting
-from ddpm.config import codec, learning_rate
+from ddpm.config import codec, learning_rate, validation
 from ddpm.config.training import COOLED, Config, TrainConfig
 from ddpm.errors import UserError
 from ddpm.runs import in_use
 from ddpm.runs.exclusive import guard
+from ddpm.runs.manifests import Checkpoint
 from ddpm.runs.runs import Run
 
-CHANGED = {"total_steps", "lr_anneal_steps", "lr_schedule"}  # settings that training longer, or shorter, changes
+CHANGED = {
+    "total_steps",
+    "train_for",
+    "lr_anneal_steps",
+    "lr_schedule",
+}  # settings that training longer, or shorter, changes
 
 
 def why_not(run: Run) -> str:
@@ -30,7 +40,8 @@ def extended(config: Config, total_steps: int) -> Config:
     """The settings of a training that goes on to `total_steps`; a learning rate that falls to 0 then falls to there."""
     anneal = config.train.lr_anneal_steps
     return codec.replace(
-        config, {"total_steps": total_steps, "lr_anneal_steps": max(anneal, total_steps) if anneal else 0}
+        config,
+        {"total_steps": total_steps, "train_for": "", "lr_anneal_steps": max(anneal, total_steps) if anneal else 0},
     )
 
 
@@ -65,6 +76,30 @@ def _cooldown(train: TrainConfig) -> int:
     return learning_rate.cooldown_start(train.total_steps, train.lr_cooldown)
 
 
+def one_length(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that are given, of which a number of steps takes the place of a time.
+
+    Raises UserError where both are given.
+    """
+    if given.get("total_steps") and given.get("train_for"):
+        raise UserError(
+            f"total_steps {given['total_steps']} and train_for {given['train_for']} both say how long to train: leave"
+            " one of them out.",
+            code="conflicting-settings",
+        )
+    return {"train_for": "", **given} if given.get("total_steps") else dict(given)
+
+
+def extend_by(run: Run, given: dict[str, Any]) -> None:
+    """Takes total_steps or train_for out of what is given to a run that is resumed, and extends it by that."""
+    one_length(given)
+    total, time = given.pop("total_steps", 0), given.pop("train_for", "")
+    if total:
+        extend(run, total)
+    elif time:
+        extend_time(run, time)
+
+
 def extend(run: Run, total_steps: int) -> None:
     """Sets the number of steps of a run that is not active, which Resume then trains up to.
 
@@ -72,11 +107,8 @@ def extend(run: Run, total_steps: int) -> None:
     more than the steps that are saved, for a run that cannot be trained further, and while it is active.
     """
     codec.section_from_json(TrainConfig, {"total_steps": total_steps}, "the request")  # a number within its limits
-    with guard(run.folder.parent):
-        in_use.check_idle(run, "changing its steps")
-        if sentence := why_not(run):
-            raise UserError(sentence, code="not-applicable")
-        step = max((checkpoint.step for checkpoint in run.checkpoints()), default=0)
+    with _changing(run) as newest:
+        step = newest.step if newest else 0
         if total_steps <= step:
             raise UserError(
                 f"{run.name} has {formatting.plural(step, 'step')} saved, and training would end at step"
@@ -84,3 +116,34 @@ def extend(run: Run, total_steps: int) -> None:
                 code="nothing-left",
             )
         run.save_config(extended(Run(run.folder).config, total_steps))
+
+
+def extend_time(run: Run, train_for: str) -> None:
+    """Sets the time of training of a run that is not active, all in all, which Resume then trains for.
+
+    Raises UserError for what is no time, for one that is used already, and as `extend` does.
+    """
+    seconds = formatting.seconds_of(train_for)
+    with _changing(run) as newest:
+        if newest and newest.seconds >= seconds:
+            raise UserError(
+                f"{run.name} has trained for {formatting.duration(newest.seconds)}, and train_for {train_for} is the"
+                " time in all: give more.",
+                code="nothing-left",
+            )
+        config = Run(run.folder).config
+        least = learning_rate.least_total(config.train, newest.step if newest else 0)
+        steps = max(config.train.total_steps, least)  # what it comes to follows from the speed
+        config = codec.replace(config, {"train_for": train_for, "total_steps": steps})
+        validation.check(config)
+        run.save_config(config)
+
+
+@contextlib.contextmanager
+def _changing(run: Run) -> Iterator[Checkpoint | None]:
+    """Keeps others from a run that is not active, and yields its newest checkpoint.  Raises UserError as `extend`."""
+    with guard(run.folder.parent):
+        in_use.check_idle(run, "changing its steps")
+        if sentence := why_not(run):
+            raise UserError(sentence, code="not-applicable")
+        yield max(run.checkpoints(), key=lambda checkpoint: checkpoint.step, default=None)

@@ -158,7 +158,7 @@ def start_measuring(config: Config, again: bool = False) -> Job:
         if job.status() and job.state() in (ACTIVE if again else (*ACTIVE, "finished")):
             return job
         files.keep_newest(job.folder.parent, MEASURED - 1)
-        cost = codec.replace(config, dict(seed=0, total_steps=1, data_dir="", lr=1e-4))
+        cost = codec.replace(config, dict(seed=0, total_steps=1, train_for="", data_dir="", lr=1e-4))
         files.write_json(job.folder / "config.json", codec.to_json(cost))
         _announce(job, 0)
     _spawn(job, ["measure", str(job.folder)])

@@ -1,8 +1,9 @@
 """Samples that are near-copies of training images, as found: copies.json, and copies.png with the closest pairs."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from msgspec import Meta
@@ -20,6 +21,7 @@ PAIRS = "copies.png"
 MOST_PAIRS = 64
 
 Number = Annotated[float, Meta(ge=0, le=1e6)]
+Share = Annotated[float, Meta(ge=-1, le=1)]
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,10 @@ class NearCopies:
     held_out: bool  # True if those were held out; False if they were training images, compared with the others
     step: Count = 0  # of the training
     pairs: Annotated[list[Pair], Meta(max_length=MOST_PAIRS)] = field(default_factory=list)  # the closest first
+    # Of an evaluation: the share of samples less that of unseen images, with its 95 % interval.
+    excess: tuple[Share, Share, Share] | None = None
+    by_pixels: tuple[Count, Count] | None = None  # samples, and unseen images, by the ratio of plain pixel distances
+    by_features: tuple[Count, Count] | None = None  # the same by the ratio of distances of features
 
 
 def read(folder: JobFolder, name: str = NAME) -> NearCopies | None:
@@ -66,6 +72,31 @@ def words(found: NearCopies) -> str:
         training = f"{found.compared:,} of {training}"
     verb = "is a near-copy of a training image" if found.copied == 1 else "are near-copies of training images"
     return f"{found.copied:,} of {which} {verb}, compared with {training}."
+
+
+def in_words(recorded: Mapping[str, Any]) -> str:
+    """Sentences on samples that were evaluated, of what a result.json holds."""
+    found = records.read(NearCopies, recorded, "A result")
+    kind = "held-out images" if found.held_out else "training images, compared with the others,"
+    sentences = [words(found), f"Of {found.unseen:,} {kind} {found.unseen_copied:,} would count as near-copies."]
+    if found.excess:
+        value, low, high = (f"{100 * share:+.1f}" for share in found.excess)
+        sentences.append(f"In excess of these: {value} % of the samples (95 % interval {low} to {high}).")
+    if found.by_features:
+        sentences.append(
+            f"By the ratio of feature distances, {found.by_features[0]:,} of the samples and {found.by_features[1]:,}"
+            " of these stand out."
+        )
+    if found.by_pixels:
+        sentences.append(
+            f"By the ratio of plain pixel distances below 1/3, {found.by_pixels[0]:,} and {found.by_pixels[1]:,}."
+        )
+    if found.duplicates:
+        sentences.append(
+            f"{formatting.plural(found.duplicates, 'training image')} of those compared equal an earlier one, and count"
+            " once."
+        )
+    return " ".join(sentences)
 
 
 def save_pairs(path: Path, samples: np.ndarray, training: np.ndarray) -> None:

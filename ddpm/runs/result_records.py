@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta
 
 from ddpm.config.records import Count, Seconds
+from ddpm.runs.near_copies import NearCopies
 from ddpm.solvers import SOLVERS
 
 Numbers = Annotated[list[float], Meta(max_length=10**6)]
@@ -192,6 +193,14 @@ class QualitySeconds:
 
 
 @dataclass(frozen=True)
+class Inception:
+    """Fréchet Inception Distances, by the kind of resizing."""
+
+    sha256: Name  # of the weights
+    fid: Annotated[dict[Name, float], Meta(max_length=10)]
+
+
+@dataclass(frozen=True)
 class Quality:
     """result.json of an evaluation of sample quality."""
 
@@ -204,3 +213,6 @@ class Quality:
         default_factory=dict
     )
     seconds: QualitySeconds = QualitySeconds()
+    copies: NearCopies | None = None
+    copies_note: Annotated[str, Meta(max_length=2**16)] = ""  # why near-copies were not looked for
+    inception: Inception | None = None

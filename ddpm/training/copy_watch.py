@@ -8,9 +8,9 @@ import numpy as np
 
 from ddpm.data.datasets import Dataset
 from ddpm.errors import UserError, as_user_error
-from ddpm.quality import copies
+from ddpm.quality import copies, memorisation
 from ddpm.runs import near_copies
-from ddpm.runs.near_copies import NearCopies, Pair
+from ddpm.runs.near_copies import NearCopies
 from ddpm.runs.runs import Run
 from ddpm.runs.worker import Worker
 from ddpm.storage import files
@@ -100,17 +100,7 @@ class CopyWatch:
             unseen_copied=int((self._unseen < threshold).sum()),
             held_out=False,
             step=step,
-            pairs=[
-                Pair(
-                    int(k),
-                    int(found.numbers[k]),
-                    float(found.distances[k]),
-                    float(found.ratios[k]),
-                    bool(found.mirrored[k]),
-                    bool(copied[k]),
-                )
-                for k in order
-            ],
+            pairs=memorisation.pairs_of(found, order, threshold),
         )
         near_copies.save_pairs(
             self._run.folder / near_copies.PAIRS, pixels[order], self._dataset.take(found.numbers[order])[0]

@@ -231,19 +231,19 @@ class TrainingLoop:
         self.worker.beat(state="running", message="", step=self.trainer.step)
         for report in self.trainer.steps():
             self.means.add(report)
-            report = self._measured(report)
             asked, save_due = distributed.broadcast_object((self.poll_requests(), self.save_is_due()))
             self.asked = set()
             if "cooldown" in asked:
                 self.length.cool_down()
+            self.length.follow_time(self.seconds)
             self.config = self.trainer.config
-            train, step = self.config.train, report.step
+            report, train, step = self._measured(report), self.config.train, report.step
             last = step == train.total_steps
             due = step == 1 or step % train.log_interval == 0 or last or report.held_out or report.diverged
             if distributed.is_main() and due:
                 self._log(report)
             self.pace.step()
-            left = self.pace.seconds_for(train.total_steps - step)
+            left = self.length.seconds_left(self.seconds, self.pace)
             self.worker.beat(step=step, steps_per_second=self.pace.per_second, seconds_left=left)
             if report.diverged:
                 raise self._divergence_error(report)
@@ -362,6 +362,7 @@ class TrainingLoop:
         """Saves a checkpoint.  If the disk is full it is tried again later, unless it `must` be saved now."""
         if report.applied and not all(values.isfinite().all() for values in report.losses.values()):
             raise self._divergence_error(report, "loss")
+        self.length.record()
         state = {"trainer": self.trainer.state(), "means": self.means.state(), "images": self.images}
         state["data"], state["held_out"] = lineage.to_json(self.dataset.digest), dict(self.last_held_out)
         if self.train_ids is not None:

@@ -3,13 +3,17 @@
 import math
 import time
 
-MEMORY = 120.0  # seconds after which what was measured counts for a third
+MEMORY = 120.0  # seconds
 
 
 class Pace:
-    """Steps a second of the last minutes, by the clock: with the time for previews, checkpoints and other work."""
+    """Steps a second of the last minutes, by the clock: with the time for previews, checkpoints and other work.
 
-    def __init__(self) -> None:
+    memory: seconds after which what was measured counts for a third.
+    """
+
+    def __init__(self, memory: float = MEMORY) -> None:
+        self._memory = memory
         self._last = time.monotonic()
         self._steps = self._seconds = 0.0
 
@@ -17,7 +21,7 @@ class Pace:
         """Counts a step that has just ended."""
         now = time.monotonic()
         took, self._last = now - self._last, now
-        fading = math.exp(-took / MEMORY)
+        fading = math.exp(-took / self._memory)
         self._steps = self._steps * fading + 1.0
         self._seconds = self._seconds * fading + took
 

@@ -9,13 +9,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 import ddpm
-from ddpm.config import codec, validation
+from ddpm.config import validation
 from ddpm.config.training import Config
 from ddpm.data import datasets
 from ddpm.data.datasets import Dataset
 from ddpm.data.decoded import Progress
 from ddpm.errors import UserError, translated
-from ddpm.planning import starting
+from ddpm.planning import starting, training_cost
 from ddpm.runs import log_file
 from ddpm.runs.worker import Stopped
 
@@ -30,7 +30,7 @@ def settle(config: Config) -> Config:
     No image is read.  Raises UserError for settings that do not go together and for data that is not there.
     """
     validation.check(config)
-    return datasets.resolve(codec.resolved(config))
+    return datasets.resolve(training_cost.with_steps(config))
 
 
 def prepare(config: Config, progress: Progress | None = None) -> tuple[Config, Dataset]:

@@ -6,6 +6,7 @@ for report in trainer.steps(1000):
 """
 
 import copy
+import dataclasses
 import logging
 import time
 from collections.abc import Iterator, Mapping
@@ -20,7 +21,7 @@ from ddpm import schedules
 from ddpm.compute import distributed, precision
 from ddpm.compute.precision import LossScale
 from ddpm.config import learning_rate
-from ddpm.config.training import Config
+from ddpm.config.training import Config, TrainConfig
 from ddpm.data import augment
 from ddpm.data.datasets import Dataset
 from ddpm.data.stream import Stream
@@ -82,6 +83,7 @@ class Trainer:
         self.rng = torch.Generator().manual_seed(config.train.seed)
         self.timesteps: TimestepSampler = SAMPLERS[config.train.schedule_sampler](len(self.schedule))
         self.step = self.warmed_from = 0
+        self.decided_for = ""  # the train_for for which total_steps is decided; empty before that
 
     def _compute_in(self, name: str) -> None:
         """Prepares the forward pass in that precision, by the kernels of the settings."""
@@ -162,6 +164,18 @@ class Trainer:
         while self.step < (self.config.train.total_steps if total is None else total):
             yield self.update(self.next_batch())
 
+    def set_length(self, train: TrainConfig, decided: bool = True) -> None:
+        """Changes how many steps there are, and how the learning rate ends, by the settings `train`.
+
+        decided: for good, whatever train_for would come to.
+        """
+        self.config = dataclasses.replace(self.config, train=train)
+        self.decided_for = train.train_for if decided else ""
+
+    def is_open(self) -> bool:
+        """Whether the number of steps is still to be decided, by the time that train_for gives."""
+        return bool(self.config.train.train_for) and self.decided_for != self.config.train.train_for
+
     def parameter_norm(self) -> float:
         """L2 norm of all weights together."""
         with torch.no_grad():
@@ -186,6 +200,7 @@ class Trainer:
         state = {
             "step": self.step,
             "warmed_from": self.warmed_from,
+            "decided_for": self.decided_for,
             "lr_decay": learning_rate.decay(self.config.train, self.step),
             "position": self.stream.position,
             "ema_updates": self.ema.updates,
@@ -223,6 +238,7 @@ class Trainer:
             groups = [{**group, "fused": True} for group in optimizer["param_groups"]]  # another program's may not be
             self.optimizer.load_state_dict({**optimizer, "param_groups": groups})
         self.step = state["step"]
+        self.decided_for = state.get("decided_for", "")
         self._resume_learning_rate(state)
         self.stream.position = state["position"]
         self.ema.updates = state["ema_updates"]

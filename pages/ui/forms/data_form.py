@@ -17,6 +17,7 @@ from ddpm.data import checked, datasets, sources
 from ddpm.data.datasets import Description
 from ddpm.data_sets import ARCHIVES, DATA_SETS
 from ddpm.errors import Code, UserError
+from ddpm.planning import training_cost
 from ddpm.storage import images
 from pages.ui.components import setting_widgets
 from pages.ui.components.markdown import escape
@@ -87,7 +88,7 @@ def costed(config: Config, found: Contents, archive: str = "") -> tuple[Config, 
 
     The data need not be there yet.  archive: of ARCHIVES, what will be trained on where no data is named.
     """
-    config = codec.resolved(config)
+    config = training_cost.with_steps(config)
     known = DATA_SETS.get(config.data.data_dir) or (None if config.data.data_dir else ARCHIVES.get(archive))
     classes, count = (known.classes, known.images) if known else (0, 0)
     if about := found.description:
@@ -104,7 +105,7 @@ def resolved_now(config: Config, shown: Description | None) -> Config:
 
     Raises UserError where its classes are others than those `shown`; the page then shows the new ones.
     """
-    found = datasets.resolve(codec.resolved(config))
+    found = datasets.resolve(training_cost.with_steps(config))
     if shown and found.class_names != shown.class_names:
         for known in (_inspect, _thumbnails):
             known.clear()

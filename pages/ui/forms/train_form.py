@@ -11,7 +11,7 @@ from ddpm.config.presets import DEFAULT, PRESETS
 from ddpm.config.training import Config
 from ddpm.config.validation import Problem
 from ddpm.errors import UserError
-from ddpm.planning import starting
+from ddpm.planning import starting, training_cost
 from ddpm.runs import runs
 from ddpm.runs.runs import Run
 from pages.ui.components import setting_widgets
@@ -108,7 +108,7 @@ def read(runs_dir: Path) -> State:
         seen = image_check.begin(config.data.data_dir, found.state, found.description.count)
         problems += image_check.waiting(found.state, seen)
     if is_measurable:
-        problems += starting.problems(codec.resolved(config), runs_dir, found.description, seen)
+        problems += starting.problems(training_cost.with_steps(config), runs_dir, found.description, seen)
     return State(
         config,
         found,
@@ -132,7 +132,7 @@ def _settings_of(runs_dir: Path, base: str) -> Config | None:
 
 def _no_steps(config: Config, began: Config | None) -> list[Problem]:
     """The problem of no steps at all, which on the command line stand for the usual number."""
-    if config.train.total_steps != 0:
+    if config.train.total_steps != 0 or config.train.train_for:
         return []
     usual = began.train.total_steps if began else codec.resolved(Config()).train.total_steps
     sentence = "total_steps is 0, so nothing would be trained: type how many."

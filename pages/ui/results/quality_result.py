@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import streamlit as st
 
 from ddpm import formatting
-from ddpm.config import codec
+from ddpm.config import codec, records
 from ddpm.config.training import Config
 from ddpm.errors import UserError
 from ddpm.planning import quality_figures, summary
 from ddpm.planning.quality_figures import FIGURES, ROWS
 from ddpm.reports import quality_sheet
-from ddpm.runs import launch, run_folder
+from ddpm.runs import launch, near_copies, run_folder
 from ddpm.runs.jobs import ACTIVE
 from ddpm.runs.manifests import Checkpoint
 from ddpm.runs.results import QualityJob, quality_text
@@ -22,7 +22,7 @@ from pages.ui.components import quality_charts, rail, setting_widgets, shell_com
 from pages.ui.components.markdown import escape, with_code
 from pages.ui.forms import checkpoint_form, quality_form
 from pages.ui.frame import job_progress, layout
-from pages.ui.results import plotly_chart
+from pages.ui.results import copy_pairs, plotly_chart
 
 KIND = "qualities"
 FORM = quality_form.FORM
@@ -117,6 +117,7 @@ def _panel(job: QualityJob) -> None:
     st.caption(escape(f"Row of real images: {about['real']}. In brackets: 95 % intervals."))
     figure = json.dumps(quality_charts.distances(result), allow_nan=False, separators=(",", ":"))
     plotly_chart.show(figure, key=f"quality-{job.folder.parent.parent.name}-{job.name}")
+    _further(job)
     with st.expander("What the figures mean", icon=":material/help:"):
         for line in quality_figures.meaning(result):
             st.markdown(escape(line))
@@ -139,6 +140,21 @@ def _panel(job: QualityJob) -> None:
             )
         )
     job_progress.downloads(files, job.command)
+
+
+def _further(job: QualityJob) -> None:
+    """Near-copies of training images, with the closest pairs, and FID."""
+    result = job.result
+    lines = quality_figures.further(result)
+    if not lines:
+        return
+    st.subheader("Near-copies of training images" if result.get("copies") else "Further", help=copy_pairs.HELP)
+    for line in lines:
+        st.markdown(escape(line))
+    if result.get("copies"):
+        found = records.read(near_copies.NearCopies, result["copies"], "result.json")
+        with st.expander("Closest pairs: sample and training image", bool(found.copied), icon=":material/compare:"):
+            copy_pairs.show(job, found, "Sample")
 
 
 def _comparison(job: QualityJob, others: Sequence[QualityJob]) -> None:

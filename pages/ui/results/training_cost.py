@@ -16,6 +16,7 @@ from pages.ui.frame import layout, run_status
 QUIET = 2.0  # seconds without a change until the speed is measured
 LONG = 10.0  # seconds of a step, as a first guess, from which on it is measured only when that is asked for
 LOOKED = "train_cost"  # in the session: what the form has cost since when, as (folder of its measurement, time)
+STEPS_HELP = "As many as the speed is expected to give: the training measures it, and corrects the number as it goes."
 OURS = "train_measuring"  # in the session: the measurement that this page began by itself
 
 
@@ -85,11 +86,14 @@ def _metrics(config: Config, cost: TrainingCost) -> None:
             "Memory", escape(memory), help=f"{escape(basis)}. This computer has {escape(available)} available now."
         )
         st.metric("Parameters", formatting.amount(cost.parameters))
+        if config.train.train_for:
+            st.metric("Training steps", f"≈ {config.train.total_steps:,}", help=STEPS_HELP)
         st.metric("Epochs", epochs, help="How often each training image is seen.")
     with st.container(key="train_cost_line"):
         took = f"**{formatting.duration(cost.total_seconds)}** · " if cost.total_seconds else ""
+        steps = f"≈ {steps} · " if config.train.train_for else ""
         passes = "" if cost.epochs is None else f" · {epochs} epochs"
-        st.markdown(f":small[{took}{escape(memory)} · {formatting.amount(cost.parameters)} parameters{passes}]")
+        st.markdown(f":small[{took}{steps}{escape(memory)} · {formatting.amount(cost.parameters)} parameters{passes}]")
     if not cost.fits:
         st.warning(
             f"This training needs about {escape(memory.removeprefix('≈ '))} of memory, and {escape(available)} are"

@@ -1,0 +1,56 @@
+"""A training that takes a time instead of a number of steps: how many steps that comes to, corrected as it goes."""
+
+from ddpm import formatting
+from ddpm.config import learning_rate
+from ddpm.config.training import COOLED, TrainConfig
+from ddpm.errors import UserError
+from ddpm.training.pace import MEMORY, Pace
+
+LEAST_STEPS = 3  # that are timed, after the first, before their speed counts
+LEAST_SHARE = 0.02  # of the time, and
+LEAST_SECONDS = 10.0  # that is enough
+
+
+class Budget:
+    """The number of steps of a training for `train_for`, from the speed of its last minutes.
+
+    With a cooldown the number is decided when that begins, which is then its share of all steps; without one the last
+    step is the one with which the time is used up.
+    """
+
+    def __init__(self, train: TrainConfig):
+        self.seconds = formatting.seconds_of(train.train_for)
+        self._memory = max(MEMORY, self.seconds / 10)
+        self._pace: Pace | None = None
+        self._timed, self._began, self._checked = 0, 0.0, False
+
+    def after_step(self, train: TrainConfig, step: int, used: float) -> tuple[int, bool]:
+        """The total number of steps as expected after `step` of them, and whether that is decided now.
+
+        used: seconds of training so far.  Raises UserError where the warm-up of the learning rate does not fit.
+        """
+        left = self.seconds - used
+        if self._pace is None:  # the first step prepares what later ones use
+            self._pace, self._began = Pace(self._memory), used
+        else:
+            self._pace.step()
+            self._timed += 1
+        cooled = train.lr_schedule == COOLED
+        if left <= 0 or (self._timed and left * self._pace.per_second < 0.5):
+            return (learning_rate.total_for(step, train.lr_cooldown) if cooled else step), True
+        enough = min(LEAST_SECONDS, LEAST_SHARE * self.seconds)
+        if self._timed < LEAST_STEPS or used - self._began < enough:
+            return max(train.total_steps, learning_rate.least_total(train, step)), False
+        expected = step + max(1, round(left * self._pace.per_second))
+        self._check(train, step, expected)
+        if cooled and step >= learning_rate.cooldown_start(expected, train.lr_cooldown):
+            return learning_rate.total_for(step, train.lr_cooldown), True
+        return expected, False
+
+    def _check(self, train: TrainConfig, step: int, expected: int) -> None:
+        """Raises UserError where the time ends before the warm-up, as the first estimate has it."""
+        if self._checked or step >= train.lr_warmup_steps:
+            return
+        self._checked = True
+        if sentence := learning_rate.too_short(train, expected):
+            raise UserError(sentence, code="conflicting-settings")
