@@ -74,6 +74,12 @@ class BenchmarkWorker:
         """Seconds of each of `count` training steps."""
         return [self.time_step() for _ in range(count)]
 
+    def cpu_step(self) -> float:
+        """CPU seconds of one training step on random images, of all threads together."""
+        began = time.process_time()
+        self.time_step()
+        return time.process_time() - began
+
     def time_forward(self, num_images: int) -> float:
         """Seconds of one model evaluation without gradients on `num_images` images."""
         network, batch = self._network(), random_batch(self.config, num_images)

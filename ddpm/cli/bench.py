@@ -10,7 +10,7 @@ from ddpm import formatting
 from ddpm.cli import output, shared, torchrun
 from ddpm.cli.output import Output
 from ddpm.config import validation
-from ddpm.config.benchmarks import ScaleConfig, SpeedConfig
+from ddpm.config.benchmarks import QualityBenchmarkConfig, ScaleConfig, SpeedConfig
 from ddpm.config.tasks import SolverBenchmarkConfig
 from ddpm.errors import UserError
 from ddpm.planning import solver_grid
@@ -27,7 +27,8 @@ def add(commands: Any) -> None:
         commands,
         "bench",
         _speed,
-        "Measure training speed, the cost of a training step by its settings, or the samplers of a checkpoint.",
+        "Measure training speed, the cost of a training step by its settings, what presets learn in a CPU budget, or"
+        " the samplers of a checkpoint.",
         runs_dir=False,
     )
     _add_speed(bench)
@@ -51,6 +52,14 @@ def add(commands: Any) -> None:
     shared.add_settings(scale, ScaleConfig)
     _add_markdown(scale)
     scale.add_argument("--chart", type=shared.path, metavar="FILE", help="write a chart to this .html file")
+    quality = shared.add_command(
+        benches,
+        "quality",
+        _quality,
+        "Train presets for a budget of CPU time each, and measure what they have learned.",
+    )
+    shared.add_settings(quality, QualityBenchmarkConfig)
+    _add_markdown(quality)
     samplers = shared.add_command(
         benches,
         "samplers",
@@ -101,6 +110,14 @@ def _scale(options: argparse.Namespace) -> Output:
     if options.chart:
         scaling.write_chart(result, options.chart)
     return Output(result, scaling.table(result, "markdown" in options))
+
+
+def _quality(options: argparse.Namespace) -> Output:
+    settings = _read(options, QualityBenchmarkConfig)
+    from ddpm.bench import quality
+
+    result = _measure(lambda: quality.measure(settings, options.runs_dir), "‰")
+    return Output(result, quality.table(result, "markdown" in options))
 
 
 def _read(options: argparse.Namespace, section: type[T]) -> T:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ddpm.config.fields import setting
+from ddpm.data_sets import DATA_SETS
 
 
 def _threads() -> Any:
@@ -41,4 +42,38 @@ class ScaleConfig:
     quick: bool = setting(
         False, "Measure only the smallest and one more value of each setting, briefly.", label="Quick"
     )
+    threads: int = _threads()
+
+
+@dataclass(frozen=True)
+class QualityBenchmarkConfig:
+    """Settings of the benchmark of what presets have learned after a budget of CPU time."""
+
+    budget: str = setting(
+        "20m",
+        "CPU time to train each preset for, such as 20m, 1h or 1h30m: seconds of all threads together, as of a quiet"
+        " machine.",
+        label="Budget",
+    )
+    presets: str = setting(
+        "cifar10-cpu,cifar10-fast",
+        "Presets to train, separated by commas, in this order.",
+        label="Presets",
+    )
+    data_dir: str = setting(
+        "cifar10",
+        f"The images: a folder, an .npz file, or one of {', '.join(DATA_SETS)}.",
+        label="Data",
+        path=True,
+        names=lambda: tuple(DATA_SETS),
+    )
+    num_samples: int = setting(
+        2000,
+        "Samples of each preset whose distance from held-out images is measured.",
+        label="Samples",
+        low=256,
+        high=100000,
+    )
+    steps: int = setting(25, "Model evaluations per sample.", label="Denoising steps", low=1, high=1000)
+    seed: int = setting(0, "Seed of training and samples.", label="Seed", low=0, high=2**32 - 1)
     threads: int = _threads()

@@ -26,7 +26,7 @@ from ddpm.storage import arrays
 
 FILE = Path(__file__).parents[1] / "assets" / "feature_net.npz"
 VERSION = "c10v1"
-SHA256 = "373a08d8c9fd45c737f3b2b854b91dfd0b1b6c241d0964f2cfe74715cebfe0df"
+SHA256 = "3bded2342b956ea42f9db4f6a78111f90628f56ba9e2eced90d18a09b79d4d37"
 
 BATCH = 100  # images a pass, always: other shapes may be computed in another order, and so to other last bits
 RESIZING = "bicubic, antialiased (Pillow), to 32 x 32"
