@@ -34,7 +34,7 @@ def test_import_is_lazy() -> None:
 
 
 def test_names() -> None:
-    names = {"Config", "PRESETS", "evaluate", "list_runs", "load", "open_run", "train"}
+    names = {"Config", "PRESETS", "evaluate", "evaluate_quality", "list_runs", "load", "open_run", "train"}
     assert set(ddpm.__all__) == names
     assert names <= set(dir(ddpm))
     assert all(getattr(ddpm, name) is not None for name in names)

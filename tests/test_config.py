@@ -130,6 +130,8 @@ def test_flags_there_and_back(config: Config) -> None:
     options = vars(main._parser().parse_args(["train", *codec.to_flags(config)]))
     names = {s.name for cls in SECTIONS.values() for s in fields.settings(cls)}
     again = codec.replace(Config(), {name: value for name, value in options.items() if name in names})
+    if config.train.train_for:  # which the number of steps follows from
+        config = codec.replace(config, {"total_steps": 0})
     assert again == dataclasses.replace(config, class_names=())
 
 
@@ -296,8 +298,8 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     (dict(lr=math.inf), "lr", "lr is inf: set it"),
     (dict(seed=2**32), "seed", "seed is 4294967296: set it between 0 and 4294967295."),
     (dict(total_steps=10**400), "total_steps", ": set it between 0 and 1000000000."),
-    (dict(ema_rate="0.9,2"), "ema_rate", "ema_rate '2.0' is not between 0 and 1: write rates such as 0.999,0.9999."),
-    (dict(ema_rate="often"), "ema_rate", "ema_rate 'often' is not between"),
+    (dict(ema_rate="0.9,2"), "ema_rate", "ema_rate '2.0' is neither a rate between 0 and 1 nor a width"),
+    (dict(ema_rate="often"), "ema_rate", "ema_rate 'often' is neither a rate between 0 and 1 nor a width"),
     (dict(ema_rate="0.9,0.90"), "ema_rate", "has the same rate twice: give each once."),
     (dict(lr_anneal_steps=5, total_steps=10), "total_steps", "make them equal."),
     (dict(lr_anneal_steps=9, lr_schedule="cosine"), "lr_schedule", "set lr_anneal_steps to 0, or lr_schedule to"),

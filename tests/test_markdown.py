@@ -277,7 +277,9 @@ def test_commands_in_a_message_are_shown_as_code() -> None:
 
 # --- charts
 
-FIGURES = [ROOT / "pages" / "ui" / "components" / name for name in ("figures.py", "study_figures.py")]
+FIGURES = [
+    ROOT / "pages" / "ui" / "components" / name for name in ("figures.py", "study_figures.py", "quality_charts.py")
+]
 SHOWN = {"name", "text", "ticktext", "hovertemplate", "hovertext", "customdata", "title"}
 """Parts of a figure that Plotly shows as its subset of HTML."""
 

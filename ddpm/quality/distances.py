@@ -48,6 +48,8 @@ def root(covariance: np.ndarray) -> np.ndarray:
 def frechet(a: Gaussian, b: Gaussian, root_of_b: np.ndarray | None = None) -> float:
     """Returns the Fréchet distance of two normal distributions (Heusel et al. 2017, Eq. 6; squared, as all do).
 
+    a, b: means [F] and covariances [F, F].  root_of_b: the root of b's covariance, [F, F], where it is known.
+
     |m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)); the trace of the root is the sum of the roots of the eigenvalues
     of R C_a R, R = C_b^(1/2), which is symmetric.
     """

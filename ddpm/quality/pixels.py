@@ -57,6 +57,8 @@ def patch_quantiles(pixels: np.ndarray, seed: int = 0) -> list[np.ndarray]:
 def patch_distances(x: list[np.ndarray], y: list[np.ndarray]) -> tuple[float, float]:
     """Returns how far patches of images are from those of others, by their quantiles: in fine and in coarse detail.
 
+    x, y: what `patch_quantiles` returns, [Q, K] each: Q quantiles along K directions.
+
     The sliced Wasserstein distance (Rabin et al. 2011; of patches of a Laplacian pyramid: Karras et al. 2018, section
     5): the mean over random directions of the mean distance of the sorted projections.
     """
@@ -138,6 +140,8 @@ def colours(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def colour_differences(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     """Returns how far the mean colour of images x is from that of y (root mean square, levels), and their spread.
 
+    x, y: [N, H, W, C].
+
     The second is the standard deviation of x over that of y, all channels together: above 1, contrast is too strong.
     """
     (mean_x, spread_x), (mean_y, spread_y) = colours(x), colours(y)
@@ -150,6 +154,8 @@ def colour_differences(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
 
 def blockiness(pixels: np.ndarray) -> float:
     """Returns how much neighbours differ at boundaries of 2 x 2 blocks, over how much they differ inside of these.
+
+    pixels: images [N, H, W, C].
 
     Mean |difference| between columns 2k + 1 and 2k + 2, over that between columns 2k and 2k + 1, and rows alike: 1
     for images without a grid.  Blocks of 2, 4 or 8 pixels, such as those of JPEG, raise it.

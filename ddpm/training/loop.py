@@ -231,13 +231,14 @@ class TrainingLoop:
         self.worker.beat(state="running", message="", step=self.trainer.step)
         for report in self.trainer.steps():
             self.means.add(report)
+            self.length.follow_time(self.seconds)
+            report = self._measured(report)
             asked, save_due = distributed.broadcast_object((self.poll_requests(), self.save_is_due()))
             self.asked = set()
             if "cooldown" in asked:
                 self.length.cool_down()
-            self.length.follow_time(self.seconds)
             self.config = self.trainer.config
-            report, train, step = self._measured(report), self.config.train, report.step
+            train, step = self.config.train, report.step
             last = step == train.total_steps
             due = step == 1 or step % train.log_interval == 0 or last or report.held_out or report.diverged
             if distributed.is_main() and due:

@@ -197,7 +197,7 @@ def weights(**how: Any) -> Callable[[], list[bytes]]:
         optimizer.step()
         tiny = {name: t[:1].clone() for name, t in network.state_dict().items() if name.startswith("out")}
         contents = [
-            checkpoint_files._described(network.state_dict(), SMALL, 3, "model"),
+            checkpoint_files.described(network.state_dict(), SMALL, 3, "model"),
             tiny,
             {"half": torch.ones(3).half(), "whole": torch.arange(4), "view": torch.ones(6)[2:4]},
             optimizer.state_dict(),

@@ -9,7 +9,6 @@ from ddpm.data import datasets
 from ddpm.errors import UserError
 from ddpm.planning import quality_figures
 from ddpm.runs.manifests import Checkpoint
-from pages.ui.components.markdown import escape
 from pages.ui.forms import checkpoint_form, setting_fields
 
 FORM = "quality"
@@ -47,9 +46,9 @@ def _problems(config: Config, settings: QualityConfig) -> list[str]:
 
 
 def compared_with(config: Config, settings: QualityConfig) -> str:
-    """Says which images the samples are compared with."""
+    """Says which images the samples are compared with, as plain text."""
     where = settings.reference or config.data.data_dir
     held_out = {"train": "the training images", "test": "the held-out images"}.get(
         settings.split, "the held-out images, or the training images where there are none,"
     )
-    return escape(f"Compared with {held_out} of {where}.")
+    return f"Compared with {held_out} of {where}."

@@ -54,7 +54,7 @@ def show(run: Run, config: Config, checkpoints: list[Checkpoint], places: rail.S
                 st.rerun()
         if not wrong:
             st.caption(f":material/schedule: Takes {escape(summary.estimate_quality(run, config, settings).words)}.")
-            st.caption(quality_form.compared_with(config, settings))
+            st.caption(escape(quality_form.compared_with(config, settings)))
     job = active or shown
     with places.result:
         if job is None:

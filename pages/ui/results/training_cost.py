@@ -79,7 +79,9 @@ def _metrics(config: Config, cost: TrainingCost) -> None:
     basis, memory = ("Measured", memory) if cost.memory_measured else ("Estimated", f"≈ {memory}")
     epochs = "–" if cost.epochs is None else f"{cost.epochs:,.1f}"
     with st.container(key="train_cost_figures"), st.grid(2, min_column_width=100, gap="small"):
-        st.metric("Total time", formatting.duration(cost.total_seconds), help=f"{steps}, {' and '.join(counted)}.")
+        st.metric(
+            "Total time", formatting.duration(cost.total_seconds), help=f"{steps}, {escape(' and '.join(counted))}."
+        )
         run_status.time_metric("Finish", cost.finish_time, help="If training started now.")
         st.metric("Time per step", formatting.duration(cost.seconds_per_step))
         st.metric(
@@ -91,9 +93,9 @@ def _metrics(config: Config, cost: TrainingCost) -> None:
         st.metric("Epochs", epochs, help="How often each training image is seen.")
     with st.container(key="train_cost_line"):
         took = f"**{formatting.duration(cost.total_seconds)}** · " if cost.total_seconds else ""
-        steps = f"≈ {steps} · " if config.train.train_for else ""
+        count = f"≈ {steps} · " if config.train.train_for else ""
         passes = "" if cost.epochs is None else f" · {epochs} epochs"
-        st.markdown(f":small[{took}{steps}{escape(memory)} · {formatting.amount(cost.parameters)} parameters{passes}]")
+        st.markdown(f":small[{took}{count}{escape(memory)} · {formatting.amount(cost.parameters)} parameters{passes}]")
     if not cost.fits:
         st.warning(
             f"This training needs about {escape(memory.removeprefix('≈ '))} of memory, and {escape(available)} are"
