@@ -82,7 +82,7 @@ def shared() -> bytes:
 def with_settings(**changes: Any) -> bytes:
     """A network whose file says that it has other settings."""
     config = codec.replace(SMALL, changes)
-    return saved(checkpoint_files._described(unet.build(SMALL.model).state_dict(), config, 3, "model"))
+    return saved(checkpoint_files.described(unet.build(SMALL.model).state_dict(), config, 3, "model"))
 
 
 def npz(content: bytes, name: str = "arr_0", method: int = zipfile.ZIP_DEFLATED) -> bytes:

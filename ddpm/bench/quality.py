@@ -109,7 +109,7 @@ def _names(settings: QualityBenchmarkConfig) -> list[str]:
     unknown = [name for name in names if name not in PRESETS]
     if unknown or not names:
         raise UserError(
-            f"presets is {settings.presets!r}, and {', '.join(unknown) or 'that'} is none: choose among"
+            f"--presets is {settings.presets!r}, and {', '.join(unknown) or 'that'} is none: choose among"
             f" {', '.join(PRESETS)}.",
             code="bad-value",
         )

@@ -45,7 +45,7 @@ def make(run: Run, width: float, step: int = 0, progress: Progress | None = None
     rate = f"{ema_rates.POWER}{float(width)}"
     if not ema_rates.is_valid(rate):
         raise UserError(
-            f"width is {width:g}, and an average's is from {ema_rates.NARROWEST} to {ema_rates.WIDEST}: 0.05 to 0.15"
+            f"--width is {width:g}, and an average's is from {ema_rates.NARROWEST} to {ema_rates.WIDEST}: 0.05 to 0.15"
             " are usual.",
             code="out-of-range",
         )

@@ -233,10 +233,6 @@ class TrainingLoop:
             self.means.add(report)
             self.length.follow_time(self.seconds)
             report = self._measured(report)
-            asked, save_due = distributed.broadcast_object((self.poll_requests(), self.save_is_due()))
-            self.asked = set()
-            if "cooldown" in asked:
-                self.length.cool_down()
             self.config = self.trainer.config
             train, step = self.config.train, report.step
             last = step == train.total_steps
@@ -248,11 +244,15 @@ class TrainingLoop:
             self.worker.beat(step=step, steps_per_second=self.pace.per_second, seconds_left=left)
             if report.diverged:
                 raise self._divergence_error(report)
+            asked, save_due = distributed.broadcast_object((self.poll_requests(), self.save_is_due()))
+            self.asked = set()
+            if "cooldown" in asked:
+                self.length.cool_down()
             stop = "stop" in asked and not last
             if stop:
                 self.worker.beat(state="stopping", message="Saving")
-            save = step % train.save_interval == 0 or last or stop or "save" in asked or save_due
-            save = save or self.length.begins_cooldown()
+            due = step % train.save_interval == 0 or self.length.begins_cooldown()
+            save = due or last or stop or "save" in asked or save_due
             if save:
                 self._save(report, must=last or stop)
             if (train.sample_interval and (step % train.sample_interval == 0 or last)) or "sample" in asked:
