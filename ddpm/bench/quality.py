@@ -44,13 +44,6 @@ class Progress(NamedTuple):
     result: dict[str, Any] | None = None  # at the end
 
 
-class Cost(NamedTuple):
-    """What a training step costs."""
-
-    cpu_seconds: float  # of all threads together, the median
-    peak_bytes: int  # of the process
-
-
 def measure(settings: QualityBenchmarkConfig, runs_dir: Path) -> Iterator[Progress]:
     """Trains and measures each preset; yields progress, and with the last record the result.
 
@@ -60,7 +53,7 @@ def measure(settings: QualityBenchmarkConfig, runs_dir: Path) -> Iterator[Progre
     settings, budget = codec.with_absolute_paths(settings), formatting.seconds_of(settings.budget)
     configs = {name: _config(name, settings) for name in _names(settings)}
     found = {name: _run_of(name, settings, runs_dir) for name in configs}
-    costs: dict[str, Cost] = {}
+    costs: dict[str, float] = {}
     if not all(found.values()):
         yield Progress(0, 1000, "Measuring training steps")
         costs = measure_costs(configs)
@@ -86,8 +79,8 @@ def measure(settings: QualityBenchmarkConfig, runs_dir: Path) -> Iterator[Progre
     yield Progress(1000, 1000, "", {"budget": settings.budget, "data_dir": settings.data_dir, "rows": rows})
 
 
-def measure_costs(configs: dict[str, Config]) -> dict[str, Cost]:
-    """Measures what a training step of each of these settings costs, taking turns."""
+def measure_costs(configs: dict[str, Config]) -> dict[str, float]:
+    """Measures the CPU seconds of a training step of each of these settings, of all threads, taking turns."""
     processes = {name: BenchmarkProcess(config) for name, config in configs.items()}
     try:
         for process in processes.values():
@@ -96,11 +89,10 @@ def measure_costs(configs: dict[str, Config]) -> dict[str, Cost]:
         for _ in range(ROUNDS):
             for name, process in processes.items():
                 seconds[name].append(process.request("cpu_step"))
-        peaks = {name: process.request("peak_bytes") for name, process in processes.items()}
     finally:
         for process in processes.values():
             process.__exit__(None, None, None)
-    return {name: Cost(statistics.median(seconds[name]), peaks[name]) for name in processes}
+    return {name: statistics.median(values) for name, values in seconds.items()}
 
 
 def _names(settings: QualityBenchmarkConfig) -> list[str]:
@@ -142,15 +134,15 @@ def _run_of(preset: str, settings: QualityBenchmarkConfig, runs_dir: Path) -> Ru
 
 
 def _create(
-    preset: str, config: Config, budget: float, cost: Cost, settings: QualityBenchmarkConfig, runs_dir: Path
+    preset: str, config: Config, budget: float, cost: float, settings: QualityBenchmarkConfig, runs_dir: Path
 ) -> Run:
     """Creates the run that a budget pays for.  Raises UserError where that is not a step after the warm-up."""
-    steps = int(budget / cost.cpu_seconds)
+    steps = int(budget / cost)
     least = config.train.lr_warmup_steps
     if steps <= least:
         raise UserError(
             f"A budget of {settings.budget} pays for {formatting.plural(steps, 'step')} of {preset}, and its learning"
-            f" rate rises over {least}: give at least {formatting.duration(2 * (least + 1) * cost.cpu_seconds)}.",
+            f" rate rises over {least}: give at least {formatting.duration(2 * (least + 1) * cost)}.",
             code="bad-value",
         )
     return runs.create_run(runs_dir, run_name(preset, settings), codec.replace(config, _paced(steps)))
@@ -189,9 +181,9 @@ def _followed(job: Job) -> Iterator[float]:
             launch.stop(job)
     if state != "finished":
         status = job.status()
-        why = f": {status.message}" if status and status.message else "."
+        why = f" ({status.message.rstrip('.')})" if status and status.message else ""
         raise UserError(
-            f"{job.folder} is {state}{why} Start the benchmark again to go on.",
+            f"{job.folder} is {state}{why}: start the benchmark again to go on.",
             code="process-failed",
         )
 
