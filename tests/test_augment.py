@@ -1,4 +1,4 @@
-"""Augmentation of which the network is told: what is done to images, what is said of it, and that nothing leaks."""
+"""Augmentation on which the network is conditioned: what is done to images, and that nothing of it leaks."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -139,7 +139,7 @@ class ModelConfig:
     augment: float = setting(
         0.0,
         "Share of the training images that are mirrored, and that are shifted by up to an eighth of their size. The"
-        " network is told which, so that samples are neither: more variety from few images, and no overfitting for"
+        " network sees which, so that samples are neither: more variety from few images, and no overfitting for"
         " longer. 0.15 is usual.",
         label="Augmentation",
         low=0.0,

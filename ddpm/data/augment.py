@@ -1,4 +1,4 @@
-"""Augmentation that does not leak into samples: the network is told what was done to an image.
+"""Augmentation that does not leak into samples: the network is conditioned on what was done to an image.
 
 Karras et al. 2022, Section 5 and Appendix F.2, with mirroring and shifts alone, which need no interpolation: a pixel
 stays the pixel it was.

@@ -91,8 +91,8 @@ def export_checkpoint(run: Run, folder: Path, step: int = 0) -> list[str]:
         )
     if config.model.augment:
         raise UserError(
-            f"{run.name} was trained with augment {config.model.augment:g}, of which its network is told, and"
-            " improved-diffusion's networks are told nothing: it cannot load this one.",
+            f"{run.name} was trained with augment {config.model.augment:g}, on which its network is conditioned, and"
+            " improved-diffusion's networks cannot be: it cannot load this one.",
             code="not-exportable",
         )
     if config.diffusion.prediction == "v":

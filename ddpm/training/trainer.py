@@ -118,8 +118,8 @@ class Trainer:
             y = y.masked_fill(hidden, model.num_classes)  # the label of no class (Ho & Salimans 2022, Algorithm 1)
         small = model.small_size
         low_res = F.interpolate(x_start, (small, small), mode="area") if small else None
-        told = None if augmented is None else torch.from_numpy(augmented)
-        batch = Batch(x_start, t, noise, y, low_res, weight, told)
+        done = None if augmented is None else torch.from_numpy(augmented)
+        batch = Batch(x_start, t, noise, y, low_res, weight, done)
         return Batch(*(None if part is None else part.to(self.device) for part in batch))  # type: ignore[arg-type]
 
     def update(self, batch: Batch) -> Report:

@@ -122,10 +122,10 @@ def _panel(job: QualityJob) -> None:
     with st.expander("What the figures mean", icon=":material/help:"):
         for line in quality_figures.meaning(result):
             st.markdown(escape(line))
-    if picture := thumbnails.shown(job, job.grid, GRID_SIDE):
+    if grid := thumbnails.shown(job, job.grid, GRID_SIDE):
         st.subheader("Samples")
         st.caption("The first of them, in the order of their seeds: none was chosen.")
-        st.image(picture, output_format="PNG", alt="Grid of the first samples")
+        st.image(grid, output_format="PNG", alt="Grid of the first samples")
     stem = f"{job.folder.parent.parent.name}-quality-{job.name}"
     files: list[job_progress.Download] = [
         ("Workbook (xlsx)", f"{stem}.xlsx", SHEET, lambda: quality_sheet.workbook(job)),
