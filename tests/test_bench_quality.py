@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from raising import raises_error
 
@@ -39,8 +40,10 @@ def test_what_cannot_be_measured_is_said(wrong: dict[str, str], tmp_path: Path) 
 def test_presets_are_trained_for_a_budget_and_measured(
     presets: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    flags = "bench quality --budget 0.5s --presets slow,fast --data_dir shapes --num_samples 256 --steps 2 --threads 1"
-    words = [*flags.split(), "--runs_dir", str(tmp_path), "--json", "True"]
+    data = str(tmp_path / "images.npz")  # few, as all of them are looked at
+    np.savez(data, np.random.default_rng(0).integers(0, 256, (600, 8, 8, 3), np.uint8))
+    flags = "bench quality --budget 0.5s --presets slow,fast --num_samples 256 --steps 2 --threads 1"
+    words = [*flags.split(), "--data_dir", data, "--runs_dir", str(tmp_path), "--json", "True"]
     assert main.main(words) == 0
     found = json.loads(capsys.readouterr().out)
     assert [row["preset"] for row in found["rows"]] == ["slow", "fast"]
@@ -58,7 +61,7 @@ def test_presets_are_trained_for_a_budget_and_measured(
     assert json.loads(capsys.readouterr().out) == found, "nothing is trained or measured again"
     PRESETS["fast"] = PRESETS["fast"]._replace(settings={**PRESETS["fast"].settings, "lr": 2e-3})
     with raises_error("already-exists"):
-        list(quality.measure(QualityBenchmarkConfig("0.5s", "fast", "shapes", 256, 2, 0, 1), tmp_path))
+        list(quality.measure(QualityBenchmarkConfig("0.5s", "fast", data, 256, 2, 0, 1), tmp_path))
 
 
 @pytest.mark.slow

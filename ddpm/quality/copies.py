@@ -88,7 +88,7 @@ class References:
         self._keys = torch.cat(keys)
         if len(self.numbers) < 2:
             raise UserError(
-                "The training images are all the same, so samples cannot be set apart from copies of them: use data with"
+                "The training images are all the same, so a sample cannot be set apart from a copy: use data with"
                 " different images.",
                 code="too-few-images",
             )
