@@ -93,7 +93,7 @@ FIGURES = {
     "blockiness": Figure(
         "Blockiness",
         "",
-        "as the real images",
+        "as real",
         "Steps between pixels at the edges of 2 x 2 blocks, over those inside: 1 without a grid. JPEG files have one.",
         False,
     ),

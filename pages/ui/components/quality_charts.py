@@ -50,7 +50,7 @@ def distances(result: Mapping[str, Any]) -> figures.Figure:
         margin=dict(l=150, r=30, t=30, b=50),
         showlegend=False,
         uirevision="view",
-        xaxis=dict(title=dict(text="FD-c10v1, of as many images", font=dict(size=13), standoff=6), type="log"),
+        xaxis=dict(title=dict(text="FD-c10v1", font=dict(size=13), standoff=6), type="log"),
         yaxis=dict(type="category", automargin=True),
         annotations=[],
     )
