@@ -67,6 +67,7 @@ def test_what_is_chosen(
 ) -> None:
     library: Any = object()
     monkeypatch.setattr(precision, "has_bf16", lambda: has_bf16)
+    monkeypatch.setattr(precision, "has_matrix_unit", lambda: False)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_bf16)
     monkeypatch.setattr(
         build, "found", lambda: build.Found(library, "") if compiler else build.Found(None, "there is none")
@@ -75,6 +76,30 @@ def test_what_is_chosen(
     assert tuple(chosen) == (device, numbers, by, library if by == "native" else None, notices)
     who = {"native": "native kernels", "torch": "torch alone", "compile": "torch.compile"}[by]
     assert chosen.words == f"on {device}, in {numbers} by {who}"
+
+
+@pytest.mark.parametrize(
+    ("kernels", "name", "unit", "by", "notices"),
+    [
+        ("auto", "auto", True, "amx", 0),
+        ("auto", "fp32", True, "native", 0),
+        ("native", "bf16", True, "native", 0),
+        ("amx", "bf16", True, "amx", 0),
+        ("amx", "bf16", False, "amx", 1),
+        ("amx", "fp32", False, "native", 0),
+        ("torch", "bf16", True, "torch", 0),
+    ],
+)
+def test_when_the_matrix_unit_computes(
+    monkeypatch: pytest.MonkeyPatch, kernels: str, name: str, unit: bool, by: str, notices: int
+) -> None:
+    library: Any = object()
+    monkeypatch.setattr(precision, "has_bf16", lambda: True)
+    monkeypatch.setattr(precision, "has_matrix_unit", lambda: unit)
+    monkeypatch.setattr(build, "found", lambda: build.Found(library, ""))
+    chosen = backend.resolve_backend(kernels, name, CPU)
+    assert (chosen.kernels, chosen.library) == (by, None if by == "torch" else library)
+    assert len(chosen.notices) == notices
 
 
 def by(kernels: str, name: str = "fp32") -> ComputeMode:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ddpm.host.compiler import find_compiler
-from ddpm.models.native import build
+from ddpm.models.native import build, matrix
+from ddpm.models.native.matrix import MatrixOps
 from ddpm.models.native.ops import NativeOps
 from ddpm.models.torch_ops import TORCH, Joined, Ops
 
@@ -225,6 +226,49 @@ def test_float32_is_double_precision_but_for_rounding(ops: NativeOps, name: str)
 @pytest.mark.parametrize("name", CASES)
 def test_bf16_rounds_only_the_maps(ops: NativeOps, name: str) -> None:
     check(in_bf16(ops), name)
+
+
+NOT_BY_MATRICES = ("conv with stride 3", "conv with stride, of one pixel")
+BY_MATRICES = [name for name in CASES if name.startswith(("conv", "pointwise")) and name not in NOT_BY_MATRICES]
+
+
+@pytest.fixture
+def matrices(ops: NativeOps, monkeypatch: pytest.MonkeyPatch) -> MatrixOps:
+    """By oneDNN in bf16, maps of any size; whatever the processor has for it."""
+    monkeypatch.setattr(matrix, "LEAST", 1)
+    return MatrixOps(ops.library, torch.bfloat16)
+
+
+@pytest.mark.parametrize("name", BY_MATRICES)
+def test_the_matrix_unit_rounds_weights_too(matrices: MatrixOps, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(self: NativeOps, *arguments: Any, **settings: Any) -> None:
+        raise AssertionError("our own kernels compute")
+
+    monkeypatch.setattr(NativeOps, "call", none)
+    check(matrices, name, 8e-3)
+
+
+@pytest.mark.parametrize("name", BY_MATRICES)
+def test_the_matrix_unit_computes_alike_again_and_without_gradients(matrices: MatrixOps, name: str) -> None:
+    case = CASES[name]
+    layer, inputs, d_out = sampled(case)
+    first, again = (answers(matrices, case, layer, inputs, d_out, torch.bfloat16) for _ in range(2))
+    assert all(torch.equal(first[tensor], again[tensor]) for tensor in first)
+    maps = [x.bfloat16().contiguous(memory_format=torch.channels_last) for x in inputs]
+    with torch.no_grad():
+        assert torch.equal(case.run(matrices, layer, *maps), first["out"])
+
+
+def test_small_maps_are_left_to_our_own_kernels(ops: NativeOps) -> None:
+    case = CASES["conv of few tiles"]
+    layer, inputs, d_out = sampled(case)
+    small = [x[:, :, :4, :4].contiguous(memory_format=torch.channels_last) for x in inputs]
+    made = (
+        answers(how, case, layer, small, d_out[:, :, :4, :4], torch.bfloat16)
+        for how in (MatrixOps(ops.library, torch.bfloat16), in_bf16(ops))
+    )
+    for by_matrices, ours in zip(*(answer.values() for answer in made), strict=True):
+        assert torch.equal(by_matrices, ours)
 
 
 @pytest.mark.parametrize("name", MAIN)

@@ -54,6 +54,12 @@ def has_bf16() -> bool:
     return any(can.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16")) and not hardware.bf16_is_barred()
 
 
+@cache
+def has_matrix_unit() -> bool:
+    """True if torch multiplies matrices of bf16 by a matrix unit of this processor, Intel's AMX."""
+    return bool(torch.cpu.get_capabilities().get("amx_bf16")) and not hardware.matrix_unit_is_barred()
+
+
 class LossScale:
     """Loss scale 2 ** lg that keeps fp16 gradients from vanishing, updated as in improved-diffusion."""
 

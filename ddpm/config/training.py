@@ -36,11 +36,12 @@ def kernels_setting() -> Any:
     """The setting `kernels`, the compute backend on a CPU."""
     return setting(
         "auto",
-        "Backend on a CPU: native is this program's own kernels in C++, compiled on first use; torch is plain PyTorch,"
-        " slower and always available; compile is torch.compile, which takes a minute to start and pays off on a GPU."
-        " auto: native where a compiler is found.",
+        "Backend on a CPU: native is this program's own kernels in C++, compiled on first use; amx is the same with"
+        " bf16 convolutions by the matrix unit of Intel's newer processors; torch is plain PyTorch, slower and always"
+        " available; compile is torch.compile, which takes a minute to start and pays off on a GPU. auto: native where"
+        " a compiler is found, and amx where the processor has it and the precision is bf16.",
         label="Kernels",
-        choices=("auto", "native", "torch", "compile"),
+        choices=("auto", "native", "amx", "torch", "compile"),
         group="Precision",
     )
 

@@ -100,8 +100,17 @@ def processor() -> str:
 
 def bf16_is_barred() -> bool:
     """True if the environment bars torch from bf16 instructions, which it then emulates, hundreds of times slower."""
+    return _are_barred("BF16", "FP16", "AMX", "AVX10")
+
+
+def matrix_unit_is_barred() -> bool:
+    """True if the environment bars torch from the processor's matrix unit."""
+    return _are_barred("AMX")
+
+
+def _are_barred(*instructions: str) -> bool:
     named = os.environ.get("ONEDNN_MAX_CPU_ISA", os.environ.get("DNNL_MAX_CPU_ISA", "")).upper()
-    return named not in ("", "ALL", "DEFAULT") and not any(name in named for name in ("BF16", "FP16", "AMX", "AVX10"))
+    return named not in ("", "ALL", "DEFAULT") and not any(name in named for name in instructions)
 
 
 @cache

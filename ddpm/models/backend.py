@@ -1,7 +1,7 @@
 """How a network is computed: precision and kernels, by what the machine has unless the settings say otherwise.
 
-On a CPU our own kernels do most of it (`ddpm.models.native.ops`), where they can be compiled; torch does the rest, and
-all of it on a GPU.
+On a CPU our own kernels do most of it (`ddpm.models.native.ops`), where they can be compiled, and in bf16 the matrix
+unit of processors that have one (`ddpm.models.native.matrix`); torch does the rest, and all of it on a GPU.
 """
 
 import ctypes
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ddpm.compute import precision
 from ddpm.diffusion.denoiser import Network
 from ddpm.models.native import build
+from ddpm.models.native.matrix import MatrixOps
 from ddpm.models.native.ops import NativeOps
 from ddpm.models.torch_ops import TORCH
 from ddpm.models.unet import UNet
@@ -21,27 +22,42 @@ from ddpm.runs.worker import Worker
 
 log = logging.getLogger("ddpm")
 
+NAMES = {  # of kernels
+    "native": "native kernels",
+    "amx": "native kernels and the matrix unit",
+    "torch": "torch alone",
+    "compile": "torch.compile",
+}
+
+
+NO_MATRIX_UNIT = "amx was asked for and torch finds no matrix unit here: the native kernels are faster."
+
 
 class ComputeMode(NamedTuple):
     """How a network is computed on this machine."""
 
     device: torch.device
     precision: str  # fp32, bf16 or fp16
-    kernels: str  # native, torch or compile
-    library: ctypes.CDLL | None  # with native
+    kernels: str  # native, amx, torch or compile
+    library: ctypes.CDLL | None  # with native and amx
     notices: tuple[str, ...]  # sentences, where it is not what was asked for or could be faster
 
     @property
     def words(self) -> str:
         """Such as "on cpu, in fp32 by native kernels"; threads are said elsewhere."""
-        who = {"native": "native kernels", "torch": "torch alone", "compile": "torch.compile"}[self.kernels]
-        return f"on {self.device}, in {self.precision} by {who}"
+        return f"on {self.device}, in {self.precision} by {NAMES[self.kernels]}"
+
+    @property
+    def at_once(self) -> str:
+        """The setting `kernels` for what is computed too seldom to be compiled for."""
+        return "torch" if self.kernels == "compile" else self.kernels
 
     def prepared(self, network: Network) -> Network:
         """Prepares a network: x [N, C, H, W] -> float32 [N, C or 2C, H, W], whatever precision it computes in."""
         if isinstance(network, UNet):
             dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
-            network.use(TORCH if self.library is None else NativeOps(self.library, dtype))
+            native = MatrixOps if self.kernels == "amx" else NativeOps
+            network.use(TORCH if self.library is None else native(self.library, dtype))
             if self.library is not None:
                 return network
         if self.kernels == "compile" and isinstance(network, nn.Module):
@@ -80,7 +96,9 @@ def resolve_backend(kernels: str, name: str, device: torch.device) -> ComputeMod
     build.keep_large_allocations()
     library, why = build.found()
     if library is not None:
-        return ComputeMode(device, name, "native", library, ())
+        matrices = name == "bf16" and (kernels == "amx" or (kernels == "auto" and precision.has_matrix_unit()))
+        slow = matrices and not precision.has_matrix_unit()
+        return ComputeMode(device, name, "amx" if matrices else "native", library, (NO_MATRIX_UNIT,) if slow else ())
     notices.append(f"Torch alone computes, which takes about twice as long, since {why}.")
     return ComputeMode(device, name, "torch", None, tuple(notices))
 

@@ -48,7 +48,7 @@ def expected_mode(kernels: str, precision: str) -> ExpectedMode:
     """Predicts how the settings are computed on this machine's CPU, without torch and without compiling."""
     if precision == "auto":
         precision = "bf16" if hardware.has_bf16() else "fp32"
-    ours = kernels in ("auto", "native") and precision != "fp16" and bool(compiler.find_compiler())
+    ours = kernels in ("auto", "native", "amx") and precision != "fp16" and bool(compiler.find_compiler())
     return ExpectedMode(ours, 4 if precision == "fp32" else 2)
 
 

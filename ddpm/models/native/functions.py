@@ -66,7 +66,7 @@ class _Context:
     def set_materialize_grads(self, value: bool) -> None: ...
 
 
-class _Function(torch.autograd.Function):
+class Autograd(torch.autograd.Function):
     """An operation with its own gradient."""
 
     @classmethod
@@ -75,7 +75,7 @@ class _Function(torch.autograd.Function):
         return cls.apply(*arguments) if torch.is_grad_enabled() else cls.forward(_Context(), *arguments)
 
 
-class Norm(_Function):
+class Norm(Autograd):
     """Group normalisation of one map [N, C, H, W], or of two that are joined; returns the result and the inputs."""
 
     @staticmethod
@@ -174,7 +174,7 @@ class Kind(NamedTuple):
     gradient: Callable[..., None]  # (ops, x, dy, d_weight, d_bias), of which it fills the last two
 
 
-class Conv(_Function):
+class Conv(Autograd):
     """A convolution of one map [N, C, H, W], or pointwise of two that are joined, plus `add`."""
 
     @staticmethod
@@ -301,7 +301,7 @@ def empty_map(like: Tensor, channels: int, size: tuple[int, int] | None = None) 
     return torch.empty((len(like), channels, h, w), dtype=like.dtype, memory_format=torch.channels_last)
 
 
-class Linear(_Function):
+class Linear(Autograd):
     """Several linear layers of one input [N, inputs], in float32; `layers` are all weights, then all biases."""
 
     @staticmethod
@@ -325,7 +325,7 @@ class Linear(_Function):
         return None, dx, *d_weights, *d_biases
 
 
-class Attention(_Function):
+class Attention(Autograd):
     """[N, 3C, H, W] -> [N, C, H, W]; saves one number per pixel and head for the backward pass."""
 
     @staticmethod
