@@ -30,7 +30,7 @@ places = rail.beside("tabs")
 settings, foot, result = places
 
 with settings:
-    run = layout.pick_run(with_example=True, room=above)
+    run = layout.pick_run(offer=layout.USE_EXAMPLE, room=above)
 try:
     config, checkpoints, jobs = run.config, run.checkpoints(), run.evaluation_jobs()
 except UserError as error:

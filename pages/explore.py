@@ -10,7 +10,7 @@ from pages.ui.results import matrix, other_result, solver_benchmark, trajectory
 
 layout.page("Explore")
 st.title("Explore")
-run = layout.pick_run(with_example=True)
+run = layout.pick_run(offer=layout.USE_EXAMPLE)
 
 FRONTIER, MICROSCOPE = ":material/ssid_chart: Compare samplers", trajectory.TITLE
 PARTS = {FRONTIER: solver_benchmark.show, MICROSCOPE: trajectory.show, matrix.TITLE: matrix.show}

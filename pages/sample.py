@@ -11,7 +11,7 @@ from pages.ui.components import rail, start_button
 from pages.ui.components.markdown import escape, with_code
 from pages.ui.forms import checkpoint_form, reopen, sampling_form, seed_field
 from pages.ui.frame import layout
-from pages.ui.results import sample_actions, sample_history, sampler_comparison, samples
+from pages.ui.results import sample_actions, sample_history, sampler_comparison, samples, welcome
 
 layout.page("Sample")
 sample_actions.follow()
@@ -20,7 +20,7 @@ above = st.container()
 settings, foot, result = rail.beside("tabs")
 
 with settings:
-    run = layout.pick_run(with_example=True, room=above)
+    run = layout.pick_run(offer=welcome.SAMPLE_EXAMPLE, room=above)
 try:
     config, checkpoints, jobs = run.config, run.checkpoints(), run.sample_jobs()
 except UserError as error:

@@ -1,6 +1,8 @@
 """Packs a finished run as the example that comes with the program: its log, previews, and one average of weights.
 
-python scripts/pack_example.py RUN
+python scripts/pack_example.py RUN [WEIGHTS]
+
+WEIGHTS: which average, such as ema_0.99; by default the first.
 """
 
 import dataclasses
@@ -8,9 +10,7 @@ import shutil
 import sys
 from pathlib import Path
 
-import torch
-
-from ddpm.checkpoints import checkpoint_files
+from ddpm.checkpoints import checkpoint_files, eight_bits
 from ddpm.errors import UserError
 from ddpm.runs import example, manifests
 from ddpm.runs.manifests import Checkpoint
@@ -20,8 +20,10 @@ from ddpm.storage import files
 PREVIEWS = 6
 
 
-def pack(run: Run, folder: Path) -> Checkpoint:
-    """Replaces `folder` by a run with the first average of the newest checkpoint, in float16, the log and previews.
+def pack(run: Run, folder: Path, kind: str = "") -> Checkpoint:
+    """Replaces `folder` by a run with an average of the newest checkpoint, in 8 bits, the log and previews.
+
+    kind: which average; empty for the first.
 
     Raises UserError for a run that is not finished or keeps no average, and for a damaged checkpoint.
     """
@@ -30,20 +32,25 @@ def pack(run: Run, folder: Path) -> Checkpoint:
         raise UserError(
             f"{run.name} is {run.state()}, but an example needs a finished run: let it finish.", code="still-running"
         )
-    kind = newest.weights[0]
-    if not kind.startswith("ema"):
+    averages = [name for name in newest.weights if name.startswith("ema")]
+    if not averages:
         raise UserError(
             f"{run.name} has no average of its weights, which gives the best samples: train one with --ema_rate.",
             code="missing-weights",
+        )
+    kind = kind or averages[0]
+    if kind not in averages:
+        raise UserError(
+            f"{run.name} has no weights {kind}: choose among {', '.join(averages)}.", code="missing-weights"
         )
     if wrong := checkpoint_files.damage(newest):
         raise UserError(f"{wrong} Pack another run.", code="damaged-checkpoint")
     weights = checkpoint_files.load_weights(newest.path(kind)).tensors
     shutil.rmtree(folder, ignore_errors=True)
     packed = Checkpoint(folder, newest.step, {}, 0, newest.seconds)
-    half = {name: tensor.to(torch.float16) for name, tensor in weights.items()}
+    small = eight_bits.pack(weights)
     written = files.write(
-        packed.path(kind), lambda file: checkpoint_files.save_weights(file, half, run.config, newest.step, kind)
+        packed.path(kind), lambda file: checkpoint_files.save_weights(file, small, run.config, newest.step, kind)
     )
     packed.files[packed.path(kind).name] = written._asdict()
     files.copy(run.folder / "config.json", folder / "config.json")
@@ -58,10 +65,10 @@ def pack(run: Run, folder: Path) -> Checkpoint:
     return packed
 
 
-def main(folder: str) -> int:
+def main(folder: str, kind: str = "") -> int:
     """Replace the example by this run; returns the exit code."""
     try:
-        packed = pack(Run(Path(folder)), example.ASSET)
+        packed = pack(Run(Path(folder)), example.ASSET, kind)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2

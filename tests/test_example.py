@@ -107,6 +107,7 @@ def test_a_newcomer_finds_it_on_the_pages(tmp_path: Path, monkeypatch: pytest.Mo
     assert any(button.key == "example" for button in at.button)
     at.switch_page("pages/sample.py").run()
     assert not (tmp_path / "example").exists(), "a page that is looked at creates nothing"
+    monkeypatch.setattr("ddpm.runs.launch.start_sampling", lambda run, sample: run)
     at.button(key="use_example").click().run()
     assert not at.exception
     assert any("the included example model" in caption.value for caption in at.caption)

@@ -440,10 +440,19 @@ def test_pairs_are_shown_and_taken_home(fake_run: Callable[..., Run]) -> None:
     assert at.text_input(key="sample.base_path").value == "shapes"
 
 
-def test_without_a_run_sample_offers_the_example(runs_dir: Path) -> None:
+def test_without_a_run_sample_offers_samples_of_the_example(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[tuple[str, int]] = []
+
+    def start(run: Run, sample: SampleConfig) -> Run:
+        started.append((run.name, sample.num_samples))
+        return run
+
+    monkeypatch.setattr("ddpm.runs.launch.start_sampling", start)
     at = open_page("pages/sample.py")
+    assert len(at.get("image")) == 1, "what it samples"
     assert list(runs_dir.iterdir()) == [], "a page that is looked at creates nothing"
     at.button(key="use_example").click().run()
+    assert started == [("example", 16)]
     assert [path.name for path in runs_dir.iterdir() if path.name[0] != "."] == ["example"]
     assert "This is the included example model" in said(at)
 

@@ -1,6 +1,6 @@
 """The example: a small trained model that comes with the program, to sample from at once.
 
-ddpm/assets/example is a run folder with only an average of the weights, in float16, written by
+ddpm/assets/example is a run folder with only an average of the weights, in 8 bits, written by
 `scripts/pack_example.py`.
 """
 

@@ -25,9 +25,13 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 def run(page: Page, server) -> Run:  # type: ignore[no-untyped-def]
     """The example, as the Sample page offers it to somebody without runs."""
     page.goto(server.address("sample"))
-    page.get_by_role("button", name="Use the example model").click()
+    page.get_by_role("button", name="Sample from the example model").click()
     expect(page.get_by_text("This is the included example model")).to_be_visible()
-    return runs.find_run(server.runs_dir, "example")
+    found = runs.find_run(server.runs_dir, "example")
+    (job,) = until(found.sample_jobs)
+    until_finished(job)
+    expect(page.get_by_role("button", name="Grid (PNG)")).to_be_visible()
+    return found
 
 
 def field(page: Page, name: str) -> Locator:

@@ -16,7 +16,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
@@ -27,6 +27,7 @@ from ddpm.runs import commands, example, runs
 from ddpm.runs.jobs import ACTIVE
 from ddpm.runs.runs import Run
 from ddpm.storage import paths
+from pages.ui.components import thumbnails
 from pages.ui.components.markdown import escape, with_code
 from pages.ui.frame import keyboard, messages, run_labels
 
@@ -64,6 +65,7 @@ STYLE = Path(__file__).with_name("page.css").read_text("utf-8")
 
 PENDING_ERROR = "_wrong"  # error of a callback, until the page shows it
 EXAMPLE = "coloured shapes, trained for 3,000 steps"
+EXAMPLE_SIDE = 402  # of its preview: each pixel three times
 
 
 def page(title: str) -> None:
@@ -115,22 +117,37 @@ def shell_runs_dir() -> Path:
     return commands.RUNS if runs_dir() == ROOT / commands.RUNS else runs_dir()
 
 
+class Offer(NamedTuple):
+    """A button for the example model, on a page without runs."""
+
+    label: str
+    help: str
+    action: Callable[[], object]  # raises UserError
+
+
+USE_EXAMPLE = Offer(
+    "Use the example model",
+    f"Copies a small trained model to the runs: {EXAMPLE}.",
+    lambda: example.provide(runs_dir()),
+)
+
+
 def pick_run(
     candidates: Sequence[Run] | None = None,
     *,
     empty: str = "There are no runs yet. Train one first: the quick start takes one click.",
-    with_example: bool = False,
+    offer: Offer | None = None,
     room: DeltaGenerator | None = None,
 ) -> Run:
     """A selectbox of runs, those that are not archived first; kept in the address as ?run=NAME, and from page to page.
 
-    Without candidates it shows `empty` with links to start one, and stops the page.  with_example: among these is a
-    button that copies the example model.  room: where that is said, if there is little of it around the selectbox.
+    Without candidates it shows `empty` with links to start one, and stops the page.  offer: among these is a
+    button for the example model.  room: where that is said, if there is little of it around the selectbox.
     """
     found = runs.list_runs(runs_dir()) if candidates is None else candidates
     if not found:
         with room or contextlib.nullcontext():
-            no_runs(empty, with_example)
+            no_runs(empty, offer)
         st.stop()
     names = run_labels.labels(found)
     by_name = {run.name: run for run in found}
@@ -153,7 +170,7 @@ def pick_run(
         (room or st).info("There is no run with that name: choose one from the list.", icon=":material/search_off:")
         st.stop()
     st.session_state[LAST_RUN] = name
-    if with_example and name == example.NAME:
+    if offer and name == example.NAME:
         st.caption(
             f":material/school: This is the included example model: {EXAMPLE}. The quick start on the home page"
             " trains one of your own."
@@ -174,22 +191,25 @@ def _most_active(found: Sequence[Run]) -> Run:
     return next((run for run in found if run.state() in ACTIVE), found[0])
 
 
-def no_runs(sentence: str, with_example: bool = False) -> None:
-    """Shows what to do where there is nothing to show yet."""
+def no_runs(sentence: str, offer: Offer | None = None) -> None:
+    """Shows what to do where there is nothing to show yet, and with an offer what the example model samples."""
     st.info(escape(sentence), icon=":material/lightbulb:")
     with st.container(horizontal=True, vertical_alignment="center"):
-        if with_example:
+        if offer:
             st.button(
-                "Use the example model",
+                offer.label,
                 icon=":material/school:",
                 type="primary",
                 key="use_example",
-                help=f"Copies a small trained model to the runs: {EXAMPLE}.",
-                on_click=callback(example.provide),
-                args=(runs_dir(),),
+                help=escape(offer.help),
+                on_click=callback(offer.action),
             )
         st.page_link(HOME, label="Quick start", icon=":material/rocket_launch:")
         st.page_link(TRAIN, label="Choose data and settings", icon=":material/model_training:")
+    if offer:
+        run = Run(example.ASSET)
+        if image := thumbnails.shown(run, run.previews()[-1][1], EXAMPLE_SIDE):
+            st.image(image, width=EXAMPLE_SIDE, caption=f"The example model: {EXAMPLE}.", alt="Samples of it")
 
 
 @contextlib.contextmanager

@@ -39,7 +39,8 @@ def show() -> str:
                 asked = "sample"
         _previews()
         st.markdown(
-            f"What will come: previews of the model that the program includes, {escape(layout.EXAMPLE)}.",
+            f"Samples of the example model that comes with the program, {escape(layout.EXAMPLE)}. The shapes of the"
+            " quick start are simpler, and learned in minutes.",
             width="content",
             text_alignment="center",
         )
@@ -59,6 +60,13 @@ def sample_example() -> Run:
     job = launch.start_sampling(run, SampleConfig(num_samples=16, steps=STEPS, seed=SEED))
     st.session_state["sample_shown"] = job.name
     return run
+
+
+SAMPLE_EXAMPLE = layout.Offer(
+    "Sample from the example model",
+    f"Samples 16 new images, in {STEPS} denoising steps, with the model that the program includes: {layout.EXAMPLE}.",
+    sample_example,
+)
 
 
 def _phases() -> None:
