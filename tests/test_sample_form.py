@@ -102,7 +102,8 @@ def shown(at: AppTest) -> set[str]:
 
 def test_the_first_sampling_is_a_click(run: Run, asked: list[SampleConfig]) -> None:
     at = open_page("pages/sample.py")
-    assert sampled(at, asked) == dataclasses.replace(sampling_form.FIRST, weights="ema_0.9")
+    wanted = dict(weights="ema_0.9", guidance_scale=sampling_form.FIRST_GUIDANCE)
+    assert sampled(at, asked) == dataclasses.replace(sampling_form.FIRST, **wanted)  # type: ignore[arg-type]
     assert "10 model evaluations per image" in said(at)
     assert sampling_form.FIRST.sampler == FEW_STEPS
     assert asked[0].batch_size == 0
@@ -135,7 +136,14 @@ def test_the_analytic_variance_is_explained(run: Run, asked: list[SampleConfig])
 
 def test_guidance(run: Run, asked: list[SampleConfig]) -> None:
     at = open_page("pages/sample.py")
-    assert at.slider(key="sample.guidance_interval").disabled  # nothing is guided yet
+    at.slider(key="sample.guidance_scale").set_value(1.0).run()
+    assert at.slider(key="sample.guidance_interval").disabled  # nothing is guided
+    at.button_group(key="sample.task").set_value("invert").run()
+    at.button_group(key="sample.task").set_value("draw").run()
+    assert at.slider(key="sample.guidance_scale").value == sampling_form.FIRST_GUIDANCE
+    at.button_group(key="sample.task").set_value("invert").run()
+    assert at.slider(key="sample.guidance_scale").value == 1.0
+    at.button_group(key="sample.task").set_value("draw").run()
     at.slider(key="sample.guidance_scale").set_value(2.5).run()
     at.slider(key="sample.guidance_interval").set_value((100, 800)).run()
     sample = sampled(at, asked)

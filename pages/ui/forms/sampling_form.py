@@ -49,7 +49,8 @@ COUNTS = {
 """Field for the number of images of each task, and its initial value."""
 FIRST_STRENGTH = 0.8  # of a variation, which is seen to be one
 STEPS = {"invert": 50}  # initial denoising steps of a task that needs more than FIRST_STEPS
-USUAL_STEPS = "sample_usual_steps"  # in the session: those of the task that was chosen last
+FIRST_GUIDANCE = 2.0  # where a model supports it: clearer images than without
+USUAL = "sample_usual"  # in the session: what the task that was chosen last usually needs, by field
 IN_ALL, OF_EACH = "In total", "Per class"
 ROWS = FIELDS["num_samples"]._replace(name="rows", label="Images per class")
 
@@ -66,7 +67,7 @@ def fill(config: Config, sample: SampleConfig) -> None:
     sampler_form.fill(config, sample)
     super_res.fill(FORM, config, sample.base_samples)
     inputs_form.fill(config, sample)
-    st.session_state[USUAL_STEPS] = _usual_steps(config, sample.task)
+    st.session_state[USUAL] = _usual(config, sample.task)
     setting_widgets.fill(
         FORM,
         {
@@ -96,7 +97,7 @@ def _labels(config: Config, text: str) -> list[int]:
 def _fill_first(config: Config) -> None:
     """Puts the initial request into the fields, the first time."""
     if _key("sampler") not in st.session_state:
-        fill(config, FIRST)
+        fill(config, dataclasses.replace(FIRST, guidance_scale=FIRST_GUIDANCE))
 
 
 def use_checkpoint(config: Config, step: int) -> None:
@@ -128,7 +129,7 @@ def choose_task(run: Run, jobs: Sequence[SampleJob]) -> str:
 
 def _begin(config: Config, jobs: Sequence[SampleJob]) -> None:
     """Lets an interpolation begin with two samples that differ, unless the seed is pinned."""
-    _take_usual_steps(config, st.session_state[_key("task")])
+    _take_usual(config, st.session_state[_key("task")])
     if st.session_state[_key("task")] != "interpolate" or st.session_state.get(seed_field.PINNED):
         return
     if pair := example_inputs.two_seeds(config, jobs):
@@ -137,16 +138,19 @@ def _begin(config: Config, jobs: Sequence[SampleJob]) -> None:
             setting_widgets.fill(FORM, {"classes": [pair.name]})
 
 
-def _take_usual_steps(config: Config, task: str) -> None:
-    """Puts the steps that a task usually needs into the field, unless others than those of the last were chosen."""
-    usual = _usual_steps(config, task)
-    if st.session_state.get(_key("steps")) == st.session_state.get(USUAL_STEPS, FIRST_STEPS):
-        setting_widgets.fill(FORM, {"steps": usual})
-    st.session_state[USUAL_STEPS] = usual
+def _take_usual(config: Config, task: str) -> None:
+    """Puts what a task usually needs into its fields, unless another value than that of the last was chosen."""
+    before, usual = st.session_state.get(USUAL, _usual(config, "draw")), _usual(config, task)
+    setting_widgets.fill(
+        FORM, {name: value for name, value in usual.items() if st.session_state.get(_key(name)) == before[name]}
+    )
+    st.session_state[USUAL] = usual
 
 
-def _usual_steps(config: Config, task: str) -> int:
-    return min(STEPS[task], config.diffusion.diffusion_steps) if task in STEPS else FIRST_STEPS
+def _usual(config: Config, task: str) -> dict[str, float]:
+    """Steps and guidance that a task usually needs: inversion goes back the same way without guidance alone."""
+    steps = min(STEPS[task], config.diffusion.diffusion_steps) if task in STEPS else FIRST_STEPS
+    return {"steps": steps, "guidance_scale": 1.0 if task == "invert" else FIRST_GUIDANCE}
 
 
 def begin_with(config: Config, task: str, job: SampleJob, number: int) -> None:
@@ -154,7 +158,7 @@ def begin_with(config: Config, task: str, job: SampleJob, number: int) -> None:
     setting_widgets.fill(
         FORM, {"task": task, "picture_from": "drawn", "picture_drawing": job.name, "picture_number": number}
     )
-    _take_usual_steps(config, task)
+    _take_usual(config, task)
 
 
 def show(run: Run, checkpoints: list[Checkpoint], task: str) -> tuple[SampleConfig, list[Problem]]:
