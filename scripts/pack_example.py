@@ -1,8 +1,10 @@
-"""Packs a finished run as the example that comes with the program: its log, previews, and one average of weights.
+"""Packs a finished run as the example that comes with the program: its log, one average of weights, and samples of its
+checkpoints.
 
-python scripts/pack_example.py RUN [WEIGHTS]
+python -m scripts.pack_example RUN [WEIGHTS [DATA]]
 
-WEIGHTS: which average, such as ema_0.99; by default the first.
+WEIGHTS: which average, such as ema_0.99; by default the first.  DATA: the name of its data set, where the run has a
+folder of this machine.
 """
 
 import dataclasses
@@ -10,20 +12,30 @@ import shutil
 import sys
 from pathlib import Path
 
-from ddpm.checkpoints import checkpoint_files, eight_bits
+import numpy as np
+import torch
+
+from ddpm.checkpoints import checkpoint_files, eight_bits, loading
+from ddpm.config import codec
+from ddpm.config.tasks import SampleConfig
 from ddpm.errors import UserError
+from ddpm.models import backend
+from ddpm.planning import guidance
 from ddpm.runs import example, manifests
 from ddpm.runs.manifests import Checkpoint
 from ddpm.runs.runs import Run
-from ddpm.storage import files
+from ddpm.sampling import engine
+from ddpm.sampling.request import resolve_request
+from ddpm.storage import files, images
 
 PREVIEWS = 6
+GUIDANCE = 3.0
 
 
-def pack(run: Run, folder: Path, kind: str = "") -> Checkpoint:
-    """Replaces `folder` by a run with an average of the newest checkpoint, in 8 bits, the log and previews.
+def pack(run: Run, folder: Path, kind: str = "", data_dir: str = "") -> Checkpoint:
+    """Replaces `folder` by a run with an average of the newest checkpoint, in 8 bits, its log, and samples.
 
-    kind: which average; empty for the first.
+    kind: which average; empty for the first.  data_dir: what the settings name as data; empty for what the run has.
 
     Raises UserError for a run that is not finished or keeps no average, and for a damaged checkpoint.
     """
@@ -49,26 +61,36 @@ def pack(run: Run, folder: Path, kind: str = "") -> Checkpoint:
     shutil.rmtree(folder, ignore_errors=True)
     packed = Checkpoint(folder, newest.step, {}, 0, newest.seconds)
     small = eight_bits.pack(weights)
+    config = codec.replace(run.config, {"data_dir": data_dir} if data_dir else {})
     written = files.write(
-        packed.path(kind), lambda file: checkpoint_files.save_weights(file, small, run.config, newest.step, kind)
+        packed.path(kind), lambda file: checkpoint_files.save_weights(file, small, config, newest.step, kind)
     )
     packed.files[packed.path(kind).name] = written._asdict()
-    files.copy(run.folder / "config.json", folder / "config.json")
+    files.write_json(folder / "config.json", codec.to_json(config))
     log = files.copy(run.progress_path, folder / "progress.csv")
-    previews = run.previews()[-PREVIEWS:]
-    for _, path in previews:
-        files.copy(path, folder / "samples" / path.name)
-    status = dataclasses.replace(status, pid=0, process_start=0.0, message="", warning="")
+    for checkpoint in run.checkpoints()[-PREVIEWS:]:
+        images.save_png(folder / "samples" / f"{checkpoint.step:06d}.png", images.grid(_sampled(run, checkpoint, kind)))
+    nobody = dict(pid=0, process_start=0.0, host="", boot="", start=0.0, message="", warning="", sharing="")
+    status = dataclasses.replace(status, **nobody)
     files.write_json(folder / "status.json", dataclasses.asdict(status))
     packed = packed._replace(log_bytes=log.bytes)
     manifests.commit(packed)
     return packed
 
 
-def main(folder: str, kind: str = "") -> int:
+def _sampled(run: Run, checkpoint: Checkpoint, kind: str) -> np.ndarray:
+    """Samples of a checkpoint, always from the same noise, uint8 [N, H, W, C]: with guidance, which previews lack."""
+    scale = GUIDANCE if guidance.is_supported(run.config.model) else 1.0
+    wanted = SampleConfig(num_samples=16, steps=25, guidance_scale=scale, step=checkpoint.step, weights=kind)
+    opened = loading.open_model(run, wanted)
+    mode = backend.resolve_backend("auto", "auto", torch.device("cpu"))
+    return engine.sample_images(mode.prepared(opened.network()), resolve_request(opened.config, wanted, mode))
+
+
+def main(folder: str, kind: str = "", data_dir: str = "") -> int:
     """Replace the example by this run; returns the exit code."""
     try:
-        packed = pack(Run(Path(folder)), example.ASSET, kind)
+        packed = pack(Run(Path(folder)), example.ASSET, kind, data_dir)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2

@@ -1,6 +1,6 @@
 """Trains the network whose features images are compared in (`ddpm.quality.feature_net`), on CIFAR-10's training half.
 
-python scripts/train_feature_net.py OUT.npz --data DIR [DIR ...] --test DIR [--epochs 20] [--seed 0] [--threads 1]
+python -m scripts.train_feature_net OUT.npz --data DIR [DIR ...] --test DIR [--epochs 20] [--seed 0] [--threads 1]
 
 DIR: a folder with a folder of images for each class, or an .npz file, of the ten classes of CIFAR-10.  One that comes
 with the program is in ddpm/assets/feature_net.npz, and is frozen: every figure that was ever measured with it names its

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -196,7 +197,7 @@ def test_a_dry_run_knows_what_was_measured(ask: Ask, tiny: Config) -> None:
 
 @pytest.mark.slow
 def test_what_is_done_with_a_checkpoint(ask: Ask, runs_dir: Path) -> None:
-    ask("example")
+    shutil.copytree(Path(__file__).parent / "shapes_run", runs_dir / "example")
     source = ["--run", "example", "--out", "out"]
     code, document, _ = ask("sample", *source, "--num_samples", "2", "--steps", "2")
     out = runs_dir.parent / "out"

@@ -237,7 +237,7 @@ def test_what_may_not_be_read_or_written_is_named(shared: Path) -> None:
     np.savez(images, np.zeros((3, 8, 8, 3), np.uint8))
     image = shared / "own" / "p.png"
     Image.new("RGB", (8, 8)).save(image)
-    weights = Run(shared / "runs" / "example").checkpoint().path("ema_0.995")
+    weights = Run(shared / "runs" / "example").checkpoint().path("ema_0.99")
     for path in (images, image, weights):
         path.chmod(0o000)
     cases: dict[Path, tuple[str | Path, ...]] = {

@@ -24,6 +24,7 @@ from ddpm.config.quality import QualityConfig
 from ddpm.config.training import Config
 from ddpm.data import datasets
 from ddpm.errors import UserError
+from ddpm.planning import guidance
 from ddpm.runs import launch, metrics, results, runs
 from ddpm.runs.jobs import ACTIVE, Job
 from ddpm.runs.results import QualityJob
@@ -69,7 +70,7 @@ def measure(settings: QualityBenchmarkConfig, runs_dir: Path) -> Iterator[Progre
                 launch.start_training(run)
             for share in _followed(run):
                 yield progress(TRAINING * share, "training")
-        job = _measured(run, settings) or launch.start_result(run, "qualities", _quality(settings))
+        job = _measured(run, settings) or launch.start_result(run, "qualities", _quality(settings, run))
         if not job.result:
             if job.state() not in ACTIVE:
                 launch.resume_quality(job)
@@ -153,15 +154,19 @@ def _paced(steps: int) -> dict[str, int]:
     return {"total_steps": steps, "save_interval": max(1, steps // 4), "sample_interval": max(1, steps // 5)}
 
 
-def _quality(settings: QualityBenchmarkConfig) -> QualityConfig:
+def _quality(settings: QualityBenchmarkConfig, run: Run) -> QualityConfig:
     return QualityConfig(
-        num_samples=settings.num_samples, steps=settings.steps, seed=settings.seed, threads=settings.threads
+        num_samples=settings.num_samples,
+        steps=settings.steps,
+        guidance_scale=settings.guidance_scale if guidance.is_supported(run.config.model) else 1.0,
+        seed=settings.seed,
+        threads=settings.threads,
     )
 
 
 def _measured(run: Run, settings: QualityBenchmarkConfig) -> QualityJob | None:
     """The newest measurement of these samples, whether it has ended or not; None if there is none."""
-    jobs = (job for job in run.results("qualities") if job.config == _quality(settings))
+    jobs = (job for job in run.results("qualities") if job.config == _quality(settings, run))
     return next(jobs, None)
 
 
@@ -222,6 +227,7 @@ def table(result: dict[str, Any], markdown: bool = False) -> str:
         "CPU s a step",
         "memory",
         "held-out loss (quarters of t)",
+        "guidance",
         "distance",
         "at infinite n",
     ]
@@ -238,6 +244,7 @@ def table(result: dict[str, Any], markdown: bool = False) -> str:
                 formatting.number(row["cpu_seconds_per_step"], 3),
                 "–" if memory is None else formatting.memory(memory * 1e6),
                 f"{formatting.number(held_out.get('eval_mse'), 3)} ({quarters})",
+                formatting.number(row["about"]["guidance_scale"], 3),
                 results.quality_text(figures["fd"]),
                 results.quality_text(figures["fd_infinity"]),
             ]

@@ -17,5 +17,7 @@ def add(commands: Any) -> None:
 
 def _example(options: argparse.Namespace) -> Output:
     run = example.provide(options.runs_dir)
-    command = run.shell("sample", "--run", more=["--steps", "10", "--num_samples", "16", "--out", "samples"])
+    command = run.shell(
+        "sample", "--run", more=["--steps", "15", "--guidance_scale", "3", "--num_samples", "16", "--out", "samples"]
+    )
     return Output({**output.of_run(run), "command": command}, f"{run.folder}\nSample from it: {command}")

@@ -75,5 +75,12 @@ class QualityBenchmarkConfig:
         high=100000,
     )
     steps: int = setting(25, "Model evaluations per sample.", label="Denoising steps", low=1, high=1000)
+    guidance_scale: float = setting(
+        3.0,
+        "Scale of classifier-free guidance, of presets that support it; 1 is without.",
+        label="Guidance",
+        low=0.0,
+        high=50.0,
+    )
     seed: int = setting(0, "Seed of training and samples.", label="Seed", low=0, high=2**32 - 1)
     threads: int = _threads()

@@ -6,6 +6,7 @@ Ho & Salimans 2022; the interval is Kynkäänniemi et al. 2024.
 import re
 from typing import NamedTuple
 
+from ddpm.config.model import ModelConfig
 from ddpm.config.tasks import SampleConfig
 from ddpm.config.training import Config
 from ddpm.errors import UserError
@@ -22,6 +23,11 @@ class Guidance(NamedTuple):
     def at(self, t: float) -> bool:
         """Returns whether timestep t, which may lie between two, is guided."""
         return self.scale != 1 and self.low <= round(t, 6) <= self.high  # computed timesteps have rounding errors
+
+
+def is_supported(model: ModelConfig) -> bool:
+    """Whether a network with these settings was trained with its classes and without them."""
+    return model.class_cond and model.cond_drop_prob > 0
 
 
 def resolve_guidance(config: Config, sample: SampleConfig) -> Guidance | None:

@@ -13,6 +13,7 @@ from pages.ui.frame import layout
 
 SIDE = 544  # pixels of an image grid, as it is enlarged
 STEPS = 15  # denoising steps of the samples
+GUIDANCE = 3.0  # of which samples of the example were nearest to photographs
 SEED = 7
 
 
@@ -57,7 +58,7 @@ def sample_example() -> Run:
     Raises UserError.
     """
     run = example.provide(layout.runs_dir())
-    job = launch.start_sampling(run, SampleConfig(num_samples=16, steps=STEPS, seed=SEED))
+    job = launch.start_sampling(run, SampleConfig(num_samples=16, steps=STEPS, guidance_scale=GUIDANCE, seed=SEED))
     st.session_state["sample_shown"] = job.name
     return run
 
