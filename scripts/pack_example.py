@@ -11,6 +11,7 @@ import dataclasses
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,7 +71,9 @@ def pack(run: Run, folder: Path, kind: str = "", data_dir: str = "") -> Checkpoi
     log = files.copy(run.progress_path, folder / "progress.csv")
     for checkpoint in run.checkpoints()[-PREVIEWS:]:
         images.save_png(folder / "samples" / f"{checkpoint.step:06d}.png", images.grid(_sampled(run, checkpoint, kind)))
-    nobody = dict(pid=0, process_start=0.0, host="", boot="", start=0.0, message="", warning="", sharing="")
+    nobody: dict[str, Any] = dict(
+        pid=0, process_start=0.0, host="", boot="", start=0.0, message="", warning="", sharing=""
+    )
     status = dataclasses.replace(status, **nobody)
     files.write_json(folder / "status.json", dataclasses.asdict(status))
     packed = packed._replace(log_bytes=log.bytes)
