@@ -75,7 +75,7 @@ def _preview_seconds(trainer: Trainer) -> float:
         num_samples=min(train.preview_samples, 16),
         use_ddim=True,
         timestep_respacing="1",
-        kernels=trainer.compute.at_once,
+        kernels="torch" if train.kernels == "compile" else train.kernels,
     )
     small = None
     if trainer.config.model.super_res:

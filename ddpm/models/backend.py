@@ -47,16 +47,11 @@ class ComputeMode(NamedTuple):
         """Such as "on cpu, in fp32 by native kernels"; threads are said elsewhere."""
         return f"on {self.device}, in {self.precision} by {NAMES[self.kernels]}"
 
-    @property
-    def at_once(self) -> str:
-        """The setting `kernels` for what is computed too seldom to be compiled for."""
-        return "torch" if self.kernels == "compile" else self.kernels
-
     def prepared(self, network: Network) -> Network:
         """Prepares a network: x [N, C, H, W] -> float32 [N, C or 2C, H, W], whatever precision it computes in."""
         if isinstance(network, UNet):
             dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
-            native = MatrixOps if self.kernels == "amx" else NativeOps
+            native = MatrixOps if self.kernels == "amx" and dtype == torch.bfloat16 else NativeOps
             network.use(TORCH if self.library is None else native(self.library, dtype))
             if self.library is not None:
                 return network
@@ -79,8 +74,11 @@ def resolve_and_report(kernels: str, name: str, device: torch.device | str, work
     return found
 
 
-def resolve_backend(kernels: str, name: str, device: torch.device) -> ComputeMode:
-    """Resolves the settings `kernels` and precision (`name`) on this device; compiles the kernels if needed."""
+def resolve_backend(kernels: str, name: str, device: torch.device, training: bool = False) -> ComputeMode:
+    """Resolves the settings `kernels` and precision (`name`) on this device; compiles the kernels if needed.
+
+    training: whether gradients are needed, for which auto leaves the matrix unit alone, as it rounds them.
+    """
     name = precision.resolve_precision(name, device)
     notices = list(precision.notices(name, device))
     if device.type != "cpu" or kernels in ("torch", "compile"):
@@ -96,7 +94,9 @@ def resolve_backend(kernels: str, name: str, device: torch.device) -> ComputeMod
     build.keep_large_allocations()
     library, why = build.found()
     if library is not None:
-        matrices = name == "bf16" and (kernels == "amx" or (kernels == "auto" and precision.has_matrix_unit()))
+        matrices = name == "bf16" and (
+            kernels == "amx" or (kernels == "auto" and not training and precision.has_matrix_unit())
+        )
         slow = matrices and not precision.has_matrix_unit()
         return ComputeMode(device, name, "amx" if matrices else "native", library, (NO_MATRIX_UNIT,) if slow else ())
     notices.append(f"Torch alone computes, which takes about twice as long, since {why}.")

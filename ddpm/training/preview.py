@@ -49,7 +49,7 @@ def save(
         use_ddim=True,
         timestep_respacing=str(min(train.preview_steps, len(trainer.full))),
         seed=train.seed,
-        kernels=trainer.compute.at_once,
+        kernels="torch" if train.kernels == "compile" else train.kernels,
     )
     small = (
         low_res.of_dataset(trainer.stream.dataset, config, train.preview_samples) if config.model.super_res else None

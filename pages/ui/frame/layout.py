@@ -197,7 +197,7 @@ def no_runs(sentence: str, offer: Offer | None = None) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         if offer:
             st.button(
-                offer.label,
+                escape(offer.label),
                 icon=":material/school:",
                 type="primary",
                 key="use_example",
