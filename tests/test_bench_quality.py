@@ -61,7 +61,7 @@ def test_presets_are_trained_for_a_budget_and_measured(
     assert json.loads(capsys.readouterr().out) == found, "nothing is trained or measured again"
     PRESETS["fast"] = PRESETS["fast"]._replace(settings={**PRESETS["fast"].settings, "lr": 2e-3})
     with raises_error("already-exists"):
-        list(quality.measure(QualityBenchmarkConfig("0.5s", "fast", data, 256, 2, 0, 1), tmp_path))
+        list(quality.measure(QualityBenchmarkConfig("0.5s", "fast", data, 256, 2, threads=1), tmp_path))
 
 
 @pytest.mark.slow
