@@ -39,7 +39,7 @@ def test_the_notebook(tmp_path: Path) -> None:
     code = "\n\n".join(cells).replace("STEPS = 20", "STEPS = 2")
     (tmp_path / "tour.py").write_text(code, encoding="utf-8")
     lines = run(["tour.py"], tmp_path).splitlines()
-    assert lines[0].startswith("('circle', 'square'")
+    assert lines[0].startswith("('airplane', 'automobile'")
     assert lines[1].endswith("bits/dim")
     assert lines[2].startswith("loss ")
     assert [path.name for path in tmp_path.iterdir()] == ["tour.py"], "nothing is written"
