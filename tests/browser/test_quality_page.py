@@ -1,9 +1,14 @@
 """Sample quality on the Evaluate page: from the form through live progress to a result with its rows."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 from playwright.sync_api import Page, expect
 
-from ddpm.runs import example, runs
+from ddpm.runs import runs
+
+SHAPES = Path(__file__).parents[1] / "shapes_run"
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -15,8 +20,8 @@ def fill(page: Page, key: str, value: object) -> None:
 
 
 def test_from_start_to_figures(page: Page, server) -> None:  # type: ignore[no-untyped-def]
-    example.provide(server.runs_dir)
-    page.goto(server.address("evaluate", run="example"))
+    shutil.copytree(SHAPES, server.runs_dir / "shapes")  # its data are always there
+    page.goto(server.address("evaluate", run="shapes"))
     page.get_by_text("Sample quality").click()
     expect(page.get_by_text("How near samples are to real images")).to_be_visible()
     fill(page, "quality-num_samples", 256)
