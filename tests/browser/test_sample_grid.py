@@ -2,6 +2,8 @@
 
 import dataclasses
 import re
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +11,6 @@ from dashboard import wait_until_idle
 from playwright.sync_api import Page, Route, expect
 
 from ddpm.config.tasks import SampleConfig
-from ddpm.runs import example
 from ddpm.runs.jobs import Status
 from ddpm.runs.results import SampleJob
 from ddpm.runs.runs import Run
@@ -20,12 +21,14 @@ pytestmark = pytest.mark.browser
 BUTTON = ".st-key-rail-foot button[kind=primary]"
 TILES = ".st-key-samples .tile"
 COUNT = 16
+SHAPES = Path(__file__).parents[1] / "shapes_run"
 
 
 @pytest.fixture
 def run(server) -> Run:  # type: ignore[no-untyped-def]
-    """The example with 16 samples, as `ddpm sample` leaves them."""
-    found = example.provide(server.runs_dir)
+    """A trained run, whose data are always there, with 16 samples, as `ddpm sample` leaves them."""
+    shutil.copytree(SHAPES, server.runs_dir / "shapes")
+    found = Run(server.runs_dir / "shapes")
     job = SampleJob(found.folder / "samples" / "20260102-030405")
     sample = SampleConfig(num_samples=COUNT, sampler="unipc-2", steps=10, seed=3)
     files.write_json(job.folder / "settings.json", {"sample": dataclasses.asdict(sample), "command": "ddpm sample"})
