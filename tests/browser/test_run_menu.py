@@ -116,6 +116,7 @@ def test_several_runs_at_once_and_what_goes_on_from_one(page: Page, server) -> N
     expect(dialog.get_by_label("Train up to step")).to_have_value("80")
     dialog.get_by_role("combobox", name="Checkpoint").click()
     page.get_by_role("option", name="step 20 ·").click()
+    wait_until_idle(page)  # until then the fields of the checkpoint before are still beside those of this one
     expect(dialog.get_by_label("Name of the new run")).to_have_value("a-20")
     expect(dialog.get_by_label("Train up to step")).to_have_value("40")
     dialog.get_by_role("button", name="Cancel").click()
