@@ -30,7 +30,6 @@ from ddpm.sampling.request import resolve_request
 from ddpm.storage import files, images
 
 PREVIEWS = 6
-GUIDANCE = 3.0
 
 
 def pack(run: Run, folder: Path, kind: str = "", data_dir: str = "") -> Checkpoint:
@@ -83,7 +82,7 @@ def pack(run: Run, folder: Path, kind: str = "", data_dir: str = "") -> Checkpoi
 
 def _sampled(run: Run, checkpoint: Checkpoint, kind: str) -> np.ndarray:
     """Samples of a checkpoint, always from the same noise, uint8 [N, H, W, C]: with guidance, which previews lack."""
-    scale = GUIDANCE if guidance.is_supported(run.config.model) else 1.0
+    scale = example.SAMPLE.guidance_scale if guidance.is_supported(run.config.model) else 1.0
     wanted = SampleConfig(num_samples=16, steps=25, guidance_scale=scale, step=checkpoint.step, weights=kind)
     opened = loading.open_model(run, wanted)
     mode = backend.resolve_backend("auto", "auto", torch.device("cpu"))

@@ -13,6 +13,7 @@ from waiting import PATIENCE
 
 from ddpm.checkpoints import checkpoint_files, loading
 from ddpm.cli import main
+from ddpm.config import codec
 from ddpm.config.tasks import SampleConfig
 from ddpm.interop import export_openai
 from ddpm.models import backend
@@ -29,6 +30,7 @@ sys.path.append(str(ROOT / "scripts"))
 import pack_example  # noqa: E402
 
 KIND = "ema_0.99"  # the weights that it has
+SHAPES_RUN = ROOT / "tests" / "shapes_run"
 
 
 def test_it_is_small_and_whole() -> None:
@@ -89,7 +91,7 @@ def test_what_it_lacks_is_said(tmp_path: Path) -> None:
     with raises_error("not-exportable"):
         export_openai.export_checkpoint(run, tmp_path / "openai")
     with raises_error("missing-weights", "ema_0.995", 3000):
-        export_openai.export_checkpoint(Run(ROOT / "tests" / "shapes_run"), tmp_path / "openai")
+        export_openai.export_checkpoint(Run(SHAPES_RUN), tmp_path / "openai")
     assert run.checkpoint().path(KIND).name in run.finished_message
     with raises_error("nothing-left", f"{run.checkpoint().step:,}"):
         main.execute(["train", "--resume", "example", "--runs_dir", str(tmp_path)])
@@ -105,6 +107,25 @@ def test_only_a_finished_run_is_packed(tmp_path: Path) -> None:
         pack_example.pack(run, tmp_path / "packed")
     assert not (tmp_path / "packed").exists()
     assert Run(example.ASSET).checkpoints(), "the one there is stays"
+
+
+def test_what_is_packed(tmp_path: Path) -> None:
+    source = Run(shutil.copytree(SHAPES_RUN, tmp_path / "run"))
+    packed = pack_example.pack(source, tmp_path / "packed", data_dir="mine")
+    run = Run(tmp_path / "packed")
+    assert run.checkpoint() == packed
+    assert (packed.step, packed.weights) == (3000, ["ema_0.995"])
+    assert checkpoint_files.damage(packed) == ""
+    assert run.config == codec.replace(source.config, {"data_dir": "mine"})
+    assert [step for step, _ in run.previews()] == [3000]
+    status = run.status()
+    assert status is not None
+    assert (status.state, status.pid, status.host, status.boot) == ("finished", 0, "", "")
+    whole, small = (checkpoint_files.load_weights(of.checkpoint().path("ema_0.995")).tensors for of in (source, run))
+    for name, tensor in whole.items():
+        assert float((small[name] - tensor).abs().max()) <= float(tensor.abs().max()) / 127, name
+    with raises_error("missing-weights", "ema_0.9", "ema_0.995"):
+        pack_example.pack(source, tmp_path / "other", "ema_0.9")
 
 
 def test_a_newcomer_finds_it_on_the_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

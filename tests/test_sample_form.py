@@ -11,7 +11,7 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from ddpm.config.tasks import FEW_STEPS, SampleConfig
-from ddpm.planning import summary, timesteps
+from ddpm.planning import guidance, summary, timesteps
 from ddpm.runs import manifests
 from ddpm.runs.jobs import Status
 from ddpm.runs.results import SampleJob
@@ -102,7 +102,7 @@ def shown(at: AppTest) -> set[str]:
 
 def test_the_first_sampling_is_a_click(run: Run, asked: list[SampleConfig]) -> None:
     at = open_page("pages/sample.py")
-    wanted = dict(weights="ema_0.9", guidance_scale=sampling_form.FIRST_GUIDANCE)
+    wanted = dict(weights="ema_0.9", guidance_scale=guidance.USUAL)
     assert sampled(at, asked) == dataclasses.replace(sampling_form.FIRST, **wanted)  # type: ignore[arg-type]
     assert "10 model evaluations per image" in said(at)
     assert sampling_form.FIRST.sampler == FEW_STEPS
@@ -140,7 +140,7 @@ def test_guidance(run: Run, asked: list[SampleConfig]) -> None:
     assert at.slider(key="sample.guidance_interval").disabled  # nothing is guided
     at.button_group(key="sample.task").set_value("invert").run()
     at.button_group(key="sample.task").set_value("draw").run()
-    assert at.slider(key="sample.guidance_scale").value == sampling_form.FIRST_GUIDANCE
+    assert at.slider(key="sample.guidance_scale").value == guidance.USUAL
     at.button_group(key="sample.task").set_value("invert").run()
     assert at.slider(key="sample.guidance_scale").value == 1.0
     at.button_group(key="sample.task").set_value("draw").run()

@@ -1,5 +1,6 @@
 """Measures what a training step costs on this machine: a few steps on random images."""
 
+import dataclasses
 import os
 import statistics
 import sys
@@ -12,7 +13,6 @@ import torch
 
 from ddpm.compute import distributed
 from ddpm.config import codec
-from ddpm.config.tasks import SampleConfig
 from ddpm.config.training import Config
 from ddpm.data.datasets import Dataset
 from ddpm.errors import UserError
@@ -22,6 +22,7 @@ from ddpm.runs.worker import Stopped, Worker
 from ddpm.sampling import engine
 from ddpm.sampling.request import resolve_request
 from ddpm.storage import files
+from ddpm.training import preview
 from ddpm.training.trainer import Trainer
 
 SECONDS = 4.0  # to spend on training steps
@@ -70,13 +71,8 @@ def noise(config: Config) -> Dataset:
 
 def _preview_seconds(trainer: Trainer) -> float:
     """Seconds for one preview grid, from one denoising step of it."""
-    train = trainer.config.train
-    settings = SampleConfig(
-        num_samples=min(train.preview_samples, 16),
-        use_ddim=True,
-        timestep_respacing="1",
-        kernels="torch" if train.kernels == "compile" else train.kernels,
-    )
+    train, settings = trainer.config.train, preview.request(trainer.config)
+    settings = dataclasses.replace(settings, num_samples=min(settings.num_samples, 16), timestep_respacing="1")
     small = None
     if trainer.config.model.super_res:
         small = low_res.of_dataset(trainer.stream.dataset, trainer.config, settings.num_samples)

@@ -5,6 +5,7 @@ from typing import Any
 
 from ddpm.cli import output, shared
 from ddpm.cli.output import Output
+from ddpm.config import codec
 from ddpm.runs import example
 
 
@@ -17,7 +18,5 @@ def add(commands: Any) -> None:
 
 def _example(options: argparse.Namespace) -> Output:
     run = example.provide(options.runs_dir)
-    command = run.shell(
-        "sample", "--run", more=["--steps", "15", "--guidance_scale", "3", "--num_samples", "16", "--out", "samples"]
-    )
+    command = run.shell("sample", "--run", more=[*codec.to_flags(example.SAMPLE), "--out", "samples"])
     return Output({**output.of_run(run), "command": command}, f"{run.folder}\nSample from it: {command}")

@@ -28,8 +28,6 @@ NAMES = {  # of kernels
     "torch": "torch alone",
     "compile": "torch.compile",
 }
-
-
 NO_MATRIX_UNIT = "amx was asked for and torch finds no matrix unit here: the native kernels are faster."
 
 

@@ -25,9 +25,17 @@ class Guidance(NamedTuple):
         return self.scale != 1 and self.low <= round(t, 6) <= self.high  # computed timesteps have rounding errors
 
 
+USUAL = 2.0  # scale, for clearer images than without
+
+
 def is_supported(model: ModelConfig) -> bool:
     """Whether a network with these settings was trained with its classes and without them."""
     return model.class_cond and model.cond_drop_prob > 0
+
+
+def usual_scale(model: ModelConfig) -> float:
+    """Scale of previews, and of a sample unless another is asked for in the dashboard; 1 where it is not supported."""
+    return USUAL if is_supported(model) else 1.0
 
 
 def resolve_guidance(config: Config, sample: SampleConfig) -> Guidance | None:
@@ -39,20 +47,19 @@ def resolve_guidance(config: Config, sample: SampleConfig) -> Guidance | None:
     low, high = interval(sample.guidance_interval, config.diffusion.diffusion_steps)
     if scale == 1:
         return None
+    if is_supported(model):
+        return Guidance(scale, low, high, model.num_classes)
     if not model.class_cond:
         raise UserError(
             f"guidance_scale is {scale:g}, and this model has no classes to go towards: leave it at 1, or train one"
             " with --class_cond True --cond_drop_prob 0.1.",
             code="not-applicable",
         )
-    if not model.cond_drop_prob:
-        raise UserError(
-            f"guidance_scale is {scale:g}, and this model was never trained without its classes, as guidance"
-            f" needs: leave"
-            " it at 1, or train one with --cond_drop_prob 0.1 (a file without settings that was: give that flag).",
-            code="not-applicable",
-        )
-    return Guidance(scale, low, high, model.num_classes)
+    raise UserError(
+        f"guidance_scale is {scale:g}, and this model was never trained without its classes, as guidance needs: leave"
+        " it at 1, or train one with --cond_drop_prob 0.1 (a file without settings that was: give that flag).",
+        code="not-applicable",
+    )
 
 
 def interval(text: str, T: int) -> tuple[int, int]:

@@ -7,6 +7,7 @@ ddpm/assets/example is a run folder with only an average of the weights, in 8 bi
 import shutil
 from pathlib import Path
 
+from ddpm.config.tasks import SampleConfig
 from ddpm.errors import UserError
 from ddpm.runs.exclusive import guard
 from ddpm.runs.runs import Run
@@ -14,6 +15,7 @@ from ddpm.storage import files
 
 ASSET = Path(__file__).parents[1] / "assets" / "example"
 NAME = "example"
+SAMPLE = SampleConfig(num_samples=16, steps=15, guidance_scale=3.0, seed=7)  # the guidance of its best samples
 
 
 def provide(runs_dir: Path) -> Run:

@@ -9,9 +9,10 @@ import torch
 
 from ddpm.compute import distributed
 from ddpm.config.tasks import SampleConfig
+from ddpm.config.training import Config
 from ddpm.errors import as_user_error
 from ddpm.models import backend
-from ddpm.planning import low_res
+from ddpm.planning import guidance, low_res
 from ddpm.runs.runs import Run
 from ddpm.runs.worker import Worker
 from ddpm.sampling import engine
@@ -22,6 +23,20 @@ from ddpm.training.trainer import Trainer
 log = logging.getLogger("ddpm")
 
 WORSE = 1.05  # loss of an average over that of the raw weights, above which a preview is of these
+
+
+def request(config: Config) -> SampleConfig:
+    """What a preview samples, with guidance where the model supports it."""
+    train = config.train
+    return SampleConfig(
+        num_samples=train.preview_samples,
+        batch_size=max(train.micro, 16),
+        use_ddim=True,
+        timestep_respacing=str(min(train.preview_steps, config.diffusion.diffusion_steps)),
+        guidance_scale=guidance.usual_scale(config.model),
+        seed=train.seed,
+        kernels="torch" if train.kernels == "compile" else train.kernels,  # which would take a minute to start again
+    )
 
 
 def save(
@@ -42,18 +57,8 @@ def save(
     cancelled: asked in the main process before each evaluation of the network; if it returns True, nothing is written.
     measured: the newest loss on held-out images, by column of progress.csv, where it is measured.
     """
-    config, train = trainer.config, trainer.config.train
-    settings = SampleConfig(
-        num_samples=train.preview_samples,
-        batch_size=max(train.micro, 16),
-        use_ddim=True,
-        timestep_respacing=str(min(train.preview_steps, len(trainer.full))),
-        seed=train.seed,
-        kernels="torch" if train.kernels == "compile" else train.kernels,
-    )
-    small = (
-        low_res.of_dataset(trainer.stream.dataset, config, train.preview_samples) if config.model.super_res else None
-    )
+    config, settings = trainer.config, request(trainer.config)
+    small = low_res.of_dataset(trainer.stream.dataset, config, settings.num_samples) if config.model.super_res else None
     kind = shown_weights(list(trainer.weights()), measured)
     if kind == "model" and trainer.ema.rates:
         log.info("The preview is of the raw weights, whose loss on held-out images is still lower than the average's")

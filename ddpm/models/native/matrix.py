@@ -14,9 +14,7 @@ from ddpm.models.native.ops import NativeOps
 from ddpm.models.torch_ops import Joined
 
 BF16 = torch.bfloat16
-LEAST = (
-    8 * 8
-)  # pixels of a map from which on it is faster than our own kernels; of one image, as all batches compute alike
+LEAST = 8 * 8  # pixels of a map of one image; our own kernels are faster on smaller ones
 
 
 class MatrixOps(NativeOps):
@@ -105,6 +103,7 @@ class _Pointwise(Autograd):
 
 
 def _pays(x: Tensor | Joined) -> bool:
+    """Whether oneDNN is faster on a map [N, C, H, W]; N does not count, so that a batch of any size computes alike."""
     *_, h, w = (x.one if isinstance(x, Joined) else x).shape
     return h * w >= LEAST
 

@@ -12,7 +12,7 @@ from ddpm.config.tasks import FEW_STEPS, SampleConfig
 from ddpm.config.training import Config
 from ddpm.config.validation import Problem
 from ddpm.errors import UserError
-from ddpm.planning import classes, resolve, summary
+from ddpm.planning import classes, guidance, resolve, summary
 from ddpm.runs.manifests import Checkpoint
 from ddpm.runs.results import SampleJob
 from ddpm.runs.runs import Run
@@ -49,7 +49,6 @@ COUNTS = {
 """Field for the number of images of each task, and its initial value."""
 FIRST_STRENGTH = 0.8  # of a variation, which is seen to be one
 STEPS = {"invert": 50}  # initial denoising steps of a task that needs more than FIRST_STEPS
-FIRST_GUIDANCE = 2.0  # where a model supports it: clearer images than without
 USUAL = "sample_usual"  # in the session: what the task that was chosen last usually needs, by field
 IN_ALL, OF_EACH = "In total", "Per class"
 ROWS = FIELDS["num_samples"]._replace(name="rows", label="Images per class")
@@ -97,7 +96,7 @@ def _labels(config: Config, text: str) -> list[int]:
 def _fill_first(config: Config) -> None:
     """Puts the initial request into the fields, the first time."""
     if _key("sampler") not in st.session_state:
-        fill(config, dataclasses.replace(FIRST, guidance_scale=FIRST_GUIDANCE))
+        fill(config, dataclasses.replace(FIRST, guidance_scale=guidance.USUAL))
 
 
 def use_checkpoint(config: Config, step: int) -> None:
@@ -148,9 +147,9 @@ def _take_usual(config: Config, task: str) -> None:
 
 
 def _usual(config: Config, task: str) -> dict[str, float]:
-    """Steps and guidance that a task usually needs: inversion goes back the same way without guidance alone."""
+    """Steps and guidance that a task usually needs: only without guidance does inversion go back the way it came."""
     steps = min(STEPS[task], config.diffusion.diffusion_steps) if task in STEPS else FIRST_STEPS
-    return {"steps": steps, "guidance_scale": 1.0 if task == "invert" else FIRST_GUIDANCE}
+    return {"steps": steps, "guidance_scale": 1.0 if task == "invert" else guidance.USUAL}
 
 
 def begin_with(config: Config, task: str, job: SampleJob, number: int) -> None:

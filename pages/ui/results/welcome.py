@@ -4,7 +4,6 @@ import streamlit as st
 
 from ddpm import formatting
 from ddpm.config.presets import DEFAULT, PRESETS
-from ddpm.config.tasks import SampleConfig
 from ddpm.runs import example, launch
 from ddpm.runs.runs import Run
 from pages.ui.components import thumbnails
@@ -12,9 +11,6 @@ from pages.ui.components.markdown import escape
 from pages.ui.frame import layout
 
 SIDE = 544  # pixels of an image grid, as it is enlarged
-STEPS = 15  # denoising steps of the samples
-GUIDANCE = 3.0  # of which samples of the example were nearest to photographs
-SEED = 7
 
 
 def show() -> str:
@@ -35,7 +31,7 @@ def show() -> str:
                 "Try the example model",
                 icon=":material/grid_view:",
                 key="example",
-                help=f"Samples 16 new images with it, in {STEPS} denoising steps: watch them form.",
+                help=f"Samples 16 new images with it, in {example.SAMPLE.steps} denoising steps: watch them form.",
             ):
                 asked = "sample"
         _previews()
@@ -58,14 +54,15 @@ def sample_example() -> Run:
     Raises UserError.
     """
     run = example.provide(layout.runs_dir())
-    job = launch.start_sampling(run, SampleConfig(num_samples=16, steps=STEPS, guidance_scale=GUIDANCE, seed=SEED))
+    job = launch.start_sampling(run, example.SAMPLE)
     st.session_state["sample_shown"] = job.name
     return run
 
 
 SAMPLE_EXAMPLE = layout.Offer(
     "Sample from the example model",
-    f"Samples 16 new images, in {STEPS} denoising steps, with the model that the program includes: {layout.EXAMPLE}.",
+    f"Samples 16 new images, in {example.SAMPLE.steps} denoising steps, with the model that the program includes:"
+    f" {layout.EXAMPLE}.",
     sample_example,
 )
 
