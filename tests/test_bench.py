@@ -14,7 +14,7 @@ import torch
 from bench import pass_marks
 from raising import raises_error
 
-from ddpm.bench import processes, scaling, speed, step_cost, worker
+from ddpm.bench import options, processes, scaling, speed, step_cost, worker
 from ddpm.cli import main
 from ddpm.config import codec, validation
 from ddpm.config.benchmarks import ScaleConfig, SpeedConfig
@@ -356,6 +356,34 @@ def test_the_command_draws_what_it_prints(
     printed = capsys.readouterr().out
     assert "Batch size 2" in printed
     assert "<html>" in drawn.read_text("utf-8")
+
+
+def test_options_are_compared_with_a_step_without_them(
+    quick: None, small: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = options.cases(small, [{"prediction": "v"}, {"noise_offset": 0.1}])
+    assert [case.words for case in found] == [
+        "--prediction v",
+        "--noise_offset 0.1",
+        "--preset cifar10-fast",
+        "--image_size 64 --patch_size 2",
+    ]
+    through = options.measure
+    monkeypatch.setattr(options, "measure", lambda settings: through(settings, small, found[:2]))
+    kept = tmp_path / "options.json"
+    assert main.main(["bench", "options", "--rounds", "3", "--threads", "1", "--json", str(kept)]) == 0
+    rows = json.loads(kept.read_text())["rows"]
+    assert [row["words"] for row in rows] == [case.words for case in found[:2]]
+    for row in rows:
+        assert len(row["pairs"]) == 3
+        assert row["ratio"] == pytest.approx(statistics.median(usual / ours for ours, usual in row["pairs"]))
+        assert row["peak_bytes"] > 50e6
+    assert "--noise_offset 0.1" in capsys.readouterr().out
+
+
+def test_every_option_can_be_trained_with() -> None:
+    for case in options.cases(PRESETS["cifar10-cpu"].config):
+        assert not list(validation.problems(codec.replace(case.config, {"num_classes": 0}))), case.words
 
 
 # --- charts

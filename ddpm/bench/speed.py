@@ -183,19 +183,12 @@ class _SpeedBenchmark:
             calls[case.name][str(num_images)] = compared(pairs)
 
     def _pairs(self, ours: Callable[[], float], plain: Callable[[], float], rounds: int, warm_up: int) -> Any:
-        """(ours, plain) seconds of each round, in alternating order; a generator that returns them."""
+        """(ours, plain) seconds of each round that counts; a generator that returns them."""
         pairs = []
-        for number in range(rounds + warm_up):
-            if number % 2:
-                second = plain()
-                first = ours()
-            else:
-                first = ours()
-                second = plain()
-            if number >= warm_up:
-                pairs.append((first, second))
+        for pair in in_turn(ours, plain, rounds + warm_up):
+            pairs.append(pair)
             yield
-        return pairs
+        return pairs[warm_up:]
 
     def _share(self, step: dict[str, Any]) -> None:
         """Share of the measured peak rate that a step reaches."""
@@ -224,6 +217,18 @@ class _SpeedBenchmark:
                 f"{name}_more": statistics.median(a - b for a, b in zip(seconds[name], seconds["torch"], strict=True))
                 for name in ("cold", "later")
             }
+
+
+def in_turn(ours: Callable[[], float], plain: Callable[[], float], rounds: int) -> Iterator[tuple[float, float]]:
+    """(ours, plain) seconds of each round, in alternating order."""
+    for number in range(rounds):
+        if number % 2:
+            second = plain()
+            first = ours()
+        else:
+            first = ours()
+            second = plain()
+        yield first, second
 
 
 def compared(pairs: Sequence[tuple[float, float]]) -> dict[str, Any]:

@@ -70,6 +70,14 @@ class BenchmarkWorker:
         training.update(batch)
         return time.perf_counter() - began
 
+    def time_whole_step(self) -> float:
+        """Seconds of one training step on random images, with all that prepares its batch."""
+        training = self._training
+        assert isinstance(training, Trainer), "the baseline has no data"
+        began = time.perf_counter()
+        training.update(training.next_batch())
+        return time.perf_counter() - began
+
     def time_steps(self, count: int) -> list[float]:
         """Seconds of each of `count` training steps."""
         return [self.time_step() for _ in range(count)]

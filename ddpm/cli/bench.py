@@ -10,7 +10,7 @@ from ddpm import formatting
 from ddpm.cli import output, shared, torchrun
 from ddpm.cli.output import Output
 from ddpm.config import validation
-from ddpm.config.benchmarks import QualityBenchmarkConfig, ScaleConfig, SpeedConfig
+from ddpm.config.benchmarks import OptionsConfig, QualityBenchmarkConfig, ScaleConfig, SpeedConfig
 from ddpm.config.tasks import SolverBenchmarkConfig
 from ddpm.errors import UserError
 from ddpm.planning import solver_grid
@@ -52,6 +52,15 @@ def add(commands: Any) -> None:
     shared.add_settings(scale, ScaleConfig)
     _add_markdown(scale)
     scale.add_argument("--chart", type=shared.path, metavar="FILE", help="write a chart to this .html file")
+    options = shared.add_command(
+        benches,
+        "options",
+        _options,
+        "Measure what each option of training costs, in turn with a step without it.",
+        runs_dir=False,
+    )
+    shared.add_settings(options, OptionsConfig)
+    _add_markdown(options)
     quality = shared.add_command(
         benches,
         "quality",
@@ -110,6 +119,14 @@ def _scale(options: argparse.Namespace) -> Output:
     if options.chart:
         scaling.write_chart(result, options.chart)
     return Output(result, scaling.table(result, "markdown" in options))
+
+
+def _options(options: argparse.Namespace) -> Output:
+    settings = _read(options, OptionsConfig)
+    from ddpm.bench import options as training_options
+
+    result = _measure(lambda: training_options.measure(settings), "pair")
+    return Output(result, training_options.table(result, "markdown" in options))
 
 
 def _quality(options: argparse.Namespace) -> Output:

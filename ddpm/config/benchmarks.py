@@ -46,6 +46,21 @@ class ScaleConfig:
 
 
 @dataclass(frozen=True)
+class OptionsConfig:
+    """Settings of the benchmark of what options of training cost."""
+
+    rounds: int = setting(
+        24,
+        "Pairs of training steps to time for each option, one with it and one without it in turn; the medians are"
+        " reported.",
+        label="Rounds",
+        low=1,
+        high=1000,
+    )
+    threads: int = _threads()
+
+
+@dataclass(frozen=True)
 class QualityBenchmarkConfig:
     """Settings of the benchmark of what presets have learned after a budget of CPU time."""
 
