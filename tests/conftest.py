@@ -17,7 +17,7 @@ os.environ.setdefault("KMP_BLOCKTIME", "1")
 
 from ddpm.config import codec
 from ddpm.config.training import Config
-from ddpm.runs import metrics, runs
+from ddpm.runs import progress_log, runs
 from ddpm.runs.runs import Run
 from ddpm.storage import files
 
@@ -193,7 +193,7 @@ def fake_run(runs_dir: Path, tiny: Config) -> Callable[..., Run]:
     ) -> Run:
         config = codec.replace(tiny, {"total_steps": steps, "save_interval": save_every, **settings})
         run = runs.create_run(runs_dir, name, config)
-        writer = metrics.MetricWriter(run.progress_path)
+        writer = progress_log.MetricWriter(run.progress_path)
         for step in range(1, steps + 1):
             loss = 1 / step**0.5
             writer.write(

@@ -29,7 +29,7 @@ from ddpm.config import codec
 from ddpm.config.presets import PRESETS
 from ddpm.config.training import Config
 from ddpm.errors import UserError
-from ddpm.runs import metrics, runs
+from ddpm.runs import progress_log, runs
 from ddpm.runs.runs import Run
 from ddpm.runs.worker import Worker
 from ddpm.storage import files
@@ -107,7 +107,7 @@ def write(
     total = total or steps
     run = runs.create_run(runs_dir, name, config(total, log_interval=log_interval))
     rng = random.Random(name)
-    writer = metrics.MetricWriter(run.progress_path)
+    writer = progress_log.MetricWriter(run.progress_path)
     values: dict[str, float] = {}
     for step in range(log_interval, steps + 1, log_interval):
         values = row(step, rng)
@@ -147,7 +147,7 @@ def big(runs_dir: Path, name: str, lines: int = 1_000_000) -> Run:
     rng = random.Random(0)
     block = [metrics_line(row(k, rng)) for k in range(1000)]
     with open(run.progress_path, "wb") as file:
-        file.write((",".join(metrics.COLUMNS) + "\n").encode())
+        file.write((",".join(progress_log.COLUMNS) + "\n").encode())
         for start in range(0, lines, len(block)):
             shifted = (
                 values.format(step=start + k + 1, samples=(start + k + 1) * 16, seconds=(start + k + 1) / 10)
@@ -161,7 +161,9 @@ def big(runs_dir: Path, name: str, lines: int = 1_000_000) -> Run:
 
 def metrics_line(values: dict[str, float]) -> str:
     """A row as text with places for what counts up."""
-    return ",".join(f"{{{c}}}" if c in ("step", "samples", "seconds") else repr(values[c]) for c in metrics.COLUMNS)
+    return ",".join(
+        f"{{{c}}}" if c in ("step", "samples", "seconds") else repr(values[c]) for c in progress_log.COLUMNS
+    )
 
 
 def train(run: Run, rate: float, stop_slowly: bool = False, fail_at: int = 0, stamps: Path | None = None) -> None:
@@ -170,7 +172,7 @@ def train(run: Run, rate: float, stop_slowly: bool = False, fail_at: int = 0, st
     rng = random.Random(run.name)
     step = max((c.step for c in run.checkpoints()), default=0)
     with Worker(run.folder, total) as worker:
-        writer = metrics.MetricWriter(run.progress_path)
+        writer = progress_log.MetricWriter(run.progress_path)
         worker.beat(state="running", step=step)
         stamp = open(stamps, "a", buffering=1) if stamps else None
         print(f"Pretending to train from step {step} to {total}", flush=True)

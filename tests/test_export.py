@@ -22,7 +22,7 @@ from PIL import Image
 from ddpm.config import codec, fields
 from ddpm.config.training import Config
 from ddpm.reports import xlsx
-from ddpm.runs import metrics, runs
+from ddpm.runs import metrics, progress_log, runs
 from ddpm.runs.runs import Run
 from ddpm.storage import files
 
@@ -79,13 +79,13 @@ def test_every_sheet(fake_run: FakeRun) -> None:
 
     frame = metrics.MetricReader(run.progress_path).read()
     rows = table(book["Metrics"])
-    assert list(rows[0]) == list(metrics.COLUMNS)
+    assert list(rows[0]) == list(progress_log.COLUMNS)
     assert len(rows) == 40
     for row, (_, expected) in zip(rows, frame.iterrows(), strict=True):
         for name, value in expected.items():
             assert (row[name] is None) if math.isnan(value) else (row[name] == value)
     assert book["Metrics"].freeze_panes == "A2"
-    assert book["Metrics"].auto_filter.ref == f"A1:{book['Metrics'].cell(1, len(metrics.COLUMNS)).column_letter}41"
+    assert book["Metrics"].auto_filter.ref == f"A1:{book['Metrics'].cell(1, len(progress_log.COLUMNS)).column_letter}41"
     formats = {cell.value: book["Metrics"].cell(2, cell.column).number_format for cell in book["Metrics"][1]}
     assert (formats["step"], formats["lr"], formats["loss"]) == ("0", "0.00E+00", "0.000000")
 
@@ -262,7 +262,7 @@ def test_runs_with_little_in_them(runs_dir: Path, tiny: Config, tmp_path: Path) 
     assert new["Checkpoints"]["A2"].value == "No checkpoint yet."
     assert facts(new)["State"] == "stopped"
     header_only = runs.create_run(runs_dir, "header", tiny)
-    metrics.MetricWriter(header_only.progress_path).close()
+    progress_log.MetricWriter(header_only.progress_path).close()
     assert table(opened(header_only)["Metrics"]) == []
     (tmp_path / "bare").mkdir()
     bare = opened(Run(tmp_path / "bare"))
@@ -301,11 +301,11 @@ def test_write_xlsx_replaces_in_one_step(fake_run: FakeRun) -> None:
 def test_a_long_log_takes_seconds(runs_dir: Path, tiny: Config) -> None:
     """5,000 lines of all columns; prints the time, for what is too slow shows in the minutes of a hundred thousand."""
     run = runs.create_run(runs_dir, "long", tiny)
-    values = ",".join(f"{0.1234567 * (k + 1)!r}" for k in range(len(metrics.COLUMNS)))
+    values = ",".join(f"{0.1234567 * (k + 1)!r}" for k in range(len(progress_log.COLUMNS)))
     parts = values.split(",")
-    parts[metrics.COLUMNS.index("step")] = "{step}"
+    parts[progress_log.COLUMNS.index("step")] = "{step}"
     line = ",".join(parts)
-    log_of(run, *(line.format(step=step) for step in range(5_000)), columns=metrics.COLUMNS)
+    log_of(run, *(line.format(step=step) for step in range(5_000)), columns=progress_log.COLUMNS)
     start = time.perf_counter()
     data = xlsx.workbook(run)
     print(f"\n5,000 lines: {time.perf_counter() - start:.1f} s, {len(data) / 1e6:.1f} MB")

@@ -22,7 +22,7 @@ from ddpm.diffusion import process
 from ddpm.diffusion.losses import Batch, eps_errors, training_losses
 from ddpm.planning import held_out as arithmetic
 from ddpm.planning.training_cost import estimate_training_cost
-from ddpm.runs import metrics, runs
+from ddpm.runs import metrics, progress_log, runs
 from ddpm.runs.runs import Run
 from ddpm.runs.worker import Worker
 from ddpm.training import held_out, preview
@@ -159,11 +159,11 @@ def test_a_training_is_the_same_with_it_and_without(runs_dir: Path, settled: Cal
         finished[name] = Run(run.folder)
     logs = {name: rows(run) for name, run in finished.items()}
     assert logs["with"]["step"][logs["with"]["eval_mse"].notna()].tolist() == [3, 6, 8]
-    same = [name for name in logs["with"] if name not in (*metrics.OUR_COLUMNS, "memory_mb")]
+    same = [name for name in logs["with"] if name not in (*progress_log.OUR_COLUMNS, "memory_mb")]
     pd.testing.assert_frame_equal(logs["with"][same], logs["resumed"][same], check_exact=True)
-    plain = [name for name in same if not metrics.is_of_held_out(name)]
+    plain = [name for name in same if not progress_log.is_of_held_out(name)]
     pd.testing.assert_frame_equal(logs["with"][plain], logs["without"][plain], check_exact=True)
-    assert not any(map(metrics.is_of_held_out, logs["without"]))
+    assert not any(map(progress_log.is_of_held_out, logs["without"]))
     for kind in ("model", "ema_0.9", "ema_0.99"):
         files = [torch.load(run.checkpoint(8).path(kind), weights_only=True) for run in finished.values()]
         assert all(torch.equal(files[0][name], other[name]) for other in files[1:] for name in files[0])

@@ -21,7 +21,7 @@ from ddpm.cli import main
 from ddpm.errors import UserError
 from ddpm.runs import launch, runs
 from ddpm.runs.log_file import LogFile
-from ddpm.runs.metrics import MetricWriter
+from ddpm.runs.progress_log import MetricWriter
 from ddpm.runs.runs import Run
 from ddpm.runs.worker import Worker
 from ddpm.storage import files, paths, strict_json, untrusted

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from raising import raises_error
 
-from ddpm.runs import log_summary, metrics
+from ddpm.runs import log_summary, metrics, progress_log
 from ddpm.runs.log_summary import LEVELS, POINTS, Sketch, SummaryReader
 
 
@@ -18,7 +18,7 @@ def log(tmp_path: Path) -> Path:
 
 
 def append(log: Path, rows: Sequence[tuple[int, float]], columns: Sequence[str] = ("loss", "step", "lr")) -> None:
-    writer = metrics.MetricWriter(log, columns)
+    writer = progress_log.MetricWriter(log, columns)
     for step, loss in rows:
         writer.write({"step": step, "loss": loss, "lr": 1e-4})
     writer.close()

@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from ddpm.config import codec, validation
 from ddpm.config.training import Config
 from ddpm.runs import log_file, metrics, runs
-from ddpm.runs.metrics import COLUMNS
+from ddpm.runs.progress_log import COLUMNS
 from ddpm.runs.worker import Worker
 from ddpm.storage import files, line_log
 from ddpm.training import log_writers, start

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddpm.runs import metrics
+from ddpm.runs import metrics, progress_log
 from ddpm.runs.curves import downsample
-from ddpm.runs.metrics import COLUMNS, MetricReader, MetricWriter, at_checkpoints, newest_lines
+from ddpm.runs.metrics import MetricReader, at_checkpoints, newest_lines
+from ddpm.runs.progress_log import COLUMNS, MetricWriter
 from ddpm.runs.runs import Run
 
 
@@ -55,8 +56,8 @@ def test_what_is_written_is_read(path: Path) -> None:
 def test_columns_begin_as_improved_diffusion_s() -> None:
     assert COLUMNS[:4] == ("grad_norm", "loss", "loss_q0", "loss_q1")
     assert COLUMNS[COLUMNS.index("samples") + 1] == "step"
-    assert set(metrics.HELP) <= set(
-        metrics.columns_for(("loss", "mse", "vb"), scale=True, held_out=metrics.held_out_columns(()))
+    assert set(progress_log.HELP) <= set(
+        progress_log.columns_for(("loss", "mse", "vb"), scale=True, held_out=progress_log.held_out_columns(()))
     )
 
 
@@ -72,7 +73,7 @@ def test_a_log_of_other_columns_is_continued_as_it_began(path: Path) -> None:
 def test_a_byte_order_mark_is_no_part_of_a_name(path: Path) -> None:
     path.write_text("loss,step\r\n0.5,1\r\n", encoding="utf-8-sig", newline="")
     assert pairs(MetricReader(path).read()) == [(1, 0.5)]
-    assert metrics.columns_of(path) == ("loss", "step")
+    assert progress_log.columns_of(path) == ("loss", "step")
     writer = MetricWriter(path)
     writer.write(dict(step=2, loss=0.25))
     writer.close()
@@ -294,7 +295,7 @@ def test_counts_and_states_are_as_they_were_at_the_checkpoint() -> None:
     assert found["seconds"].tolist() == pytest.approx([10, 20, 30, 40, np.nan], nan_ok=True)
     assert found["param_norm"].tolist() == pytest.approx([np.inf, np.nan, np.nan, 9, np.nan], nan_ok=True)
     assert found["steps_per_second"].tolist() == pytest.approx([1.5, np.nan, 4, 6, np.nan], nan_ok=True)
-    assert set(metrics.OUR_COLUMNS) - set(metrics.AT_STEP) == {"steps_per_second"}
+    assert set(progress_log.OUR_COLUMNS) - set(progress_log.AT_STEP) == {"steps_per_second"}
 
 
 def test_sketch_of_a_short_and_a_long_log(fake_run: Callable[..., Run], path: Path) -> None:

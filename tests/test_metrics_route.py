@@ -9,7 +9,7 @@ import pytest
 from asking import OF_A_COLUMN, ask, metrics_of, unpack
 from waiting import until
 
-from ddpm.runs import metrics
+from ddpm.runs import progress_log
 from ddpm.runs.runs import Run
 
 pytestmark = pytest.mark.usefixtures("runs_here")
@@ -167,5 +167,5 @@ def test_arguments_of_every_kind(run: Run, query: str, status: int) -> None:
     assert answer.status_code == status
     if status == 200:
         head, _ = unpack(bytes(answer.body))
-        assert {*head["columns"]} <= {*metrics.COLUMNS}
+        assert {*head["columns"]} <= {*progress_log.COLUMNS}
         assert answer.headers["cache-control"] == "no-store"

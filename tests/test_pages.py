@@ -19,7 +19,7 @@ from streamlit.testing.v1 import AppTest
 
 from ddpm.config import codec
 from ddpm.config.presets import DEFAULT, PRESETS
-from ddpm.runs import launch, metrics, runs, trash
+from ddpm.runs import launch, progress_log, runs, trash
 from ddpm.runs.worker import Worker
 from pages.server import log_route
 from pages.server.asked import Asked
@@ -306,7 +306,7 @@ def test_the_chart_is_told_what_to_show_and_what_it_means(runs_dir: Path) -> Non
     assert at.selectbox(key="run").value == "one"
     (chart,) = charts(at)
     assert chart["runs"] == [{"name": "one", "label": "one", "colour": None, "live": False}]
-    assert {*metrics.HELP} < {*chart["help"]}
+    assert {*progress_log.HELP} < {*chart["help"]}
     at = open_page("pages/monitor.py", run="three")
     assert at.selectbox(key="run").value in ("one", "two", None)
 

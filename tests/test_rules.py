@@ -102,6 +102,17 @@ print([name for name in ("torch", "streamlit", "plotly", "watchdog") if name in 
     assert output.strip() == "[]"
 
 
+def test_training_and_sampling_do_without_pandas() -> None:
+    """It takes a moment and tens of megabytes, and is needed for tables alone."""
+    code = """
+import sys
+import ddpm.cli.main, ddpm.sampling.job, ddpm.training.loop
+print("pandas" in sys.modules)
+"""
+    output = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert output.strip() == "False"
+
+
 def test_a_server_imports_the_pages_at_its_start() -> None:
     """No page waits for it, torch is not among it, and the garbage collector passes over it."""
     code = """

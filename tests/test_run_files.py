@@ -13,7 +13,7 @@ from raising import raises_error
 from waiting import until_finished
 
 from ddpm.config import codec
-from ddpm.runs import about, cleanup, copying, extending, launch, metrics, renaming, runs, trash
+from ddpm.runs import about, cleanup, copying, extending, launch, progress_log, renaming, runs, trash
 from ddpm.runs.jobs import Job
 from ddpm.runs.results import SampleJob
 from ddpm.runs.runs import Run
@@ -446,5 +446,5 @@ def test_a_run_with_only_an_average_is_begun_from_anew(fake_run: FakeRun) -> Non
 
 def test_the_log_of_a_copy_can_be_gone_on_with(fake_run: FakeRun) -> None:
     copy = copying.copy_run(fake_run(), step=20)
-    assert metrics.row_before(copy.progress_path)["step"] == 20
+    assert progress_log.row_before(copy.progress_path)["step"] == 20
     assert Job(copy.folder).requests() == {}

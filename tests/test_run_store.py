@@ -18,7 +18,7 @@ from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 from watchdog.observers.polling import PollingObserver
 
-from ddpm.runs import metrics
+from ddpm.runs import progress_log
 from ddpm.runs.runs import Run
 from ddpm.storage import files
 from pages.ui.frame import metric_rows, run_store
@@ -39,7 +39,7 @@ def poll_requests(store: run_store.Store) -> None:
 
 
 def append(run: Run, *steps: int) -> None:
-    writer = metrics.MetricWriter(run.progress_path)
+    writer = progress_log.MetricWriter(run.progress_path)
     for step in steps:
         writer.write({"step": step, "loss": 1 / step, "samples": step, "seconds": step})
     writer.close()

@@ -25,7 +25,7 @@ from ddpm.config.training import Config
 from ddpm.data import datasets
 from ddpm.errors import UserError
 from ddpm.planning import guidance
-from ddpm.runs import launch, metrics, results, runs
+from ddpm.runs import launch, progress_log, results, runs
 from ddpm.runs.jobs import ACTIVE, Job
 from ddpm.runs.results import QualityJob
 from ddpm.runs.runs import Run
@@ -201,7 +201,7 @@ def _may_still_start(job: Job) -> bool:
 
 def _row(preset: str, run: Run, job: QualityJob, budget: float) -> dict[str, Any]:
     """The figures of a preset."""
-    last = metrics.row_before(run.progress_path)
+    last = progress_log.row_before(run.progress_path)
     figures = next(row["figures"] for row in job.result["rows"] if row["name"] == "samples")
     steps = run.config.train.total_steps
     return {
@@ -211,7 +211,7 @@ def _row(preset: str, run: Run, job: QualityJob, budget: float) -> dict[str, Any
         "images": int(last.get("samples") or 0),
         "cpu_seconds_per_step": budget / steps,
         "memory_mb": last.get("memory_mb"),
-        "held_out": {name: value for name, value in last.items() if metrics.is_of_held_out(name)},
+        "held_out": {name: value for name, value in last.items() if progress_log.is_of_held_out(name)},
         "figures": figures,
         "about": job.result["about"],
         "grid": str(job.grid),

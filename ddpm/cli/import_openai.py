@@ -7,6 +7,7 @@ from typing import Any
 from ddpm.cli import output, shared
 from ddpm.cli.output import Output
 from ddpm.config.codec import SECTIONS
+from ddpm.runs import openai_folder
 from ddpm.runs.worker import Stopped, Worker
 
 
@@ -41,8 +42,6 @@ def add(commands: Any) -> None:
 
 
 def _import(options: argparse.Namespace) -> Output:
-    from ddpm.runs import openai_folder  # imports pandas, which takes a moment
-
     folder = openai_folder.read_folder(options.folder)
     names = tuple(name.strip() for name in options.class_names.split(",") if name.strip())
     with Worker(options.job) if options.job else contextlib.nullcontext() as worker:

@@ -16,7 +16,7 @@ from ddpm.config import ema_rates, reference_names
 from ddpm.config.training import Config
 from ddpm.errors import UserError
 from ddpm.formatting import plural
-from ddpm.runs import metrics, openai_folder
+from ddpm.runs import metrics, openai_log
 from ddpm.runs.manifests import Checkpoint
 from ddpm.runs.runs import Run
 from ddpm.storage import files
@@ -130,7 +130,7 @@ def export_checkpoint(run: Run, folder: Path, step: int = 0) -> list[str]:
         _save(folder / f"opt{done:06d}.pt", _optimizer(optimizer, names, hidden))
     else:
         notes.append("There is no optimiser's file: improved-diffusion begins a new one.")
-    frame = openai_folder.to_openai_columns(metrics.MetricReader(run.progress_path).read(), _last_step_of_theirs(run))
+    frame = openai_log.to_openai_columns(metrics.MetricReader(run.progress_path).read(), _last_step_of_theirs(run))
     if not frame.empty:
         text = frame.to_csv(index=False, lineterminator="\n")
         files.write_bytes(folder / PROGRESS, text.encode())

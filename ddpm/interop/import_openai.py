@@ -20,7 +20,7 @@ from ddpm.diffusion import losses
 from ddpm.errors import UserError
 from ddpm.formatting import plural
 from ddpm.models import unet
-from ddpm.runs import manifests, metrics, openai_folder, run_names, runs
+from ddpm.runs import manifests, openai_log, progress_log, run_names, runs
 from ddpm.runs.jobs import Status
 from ddpm.runs.manifests import Checkpoint
 from ddpm.runs.openai_folder import Files, Folder
@@ -128,7 +128,7 @@ def _training(folder: Folder, newest: Files, optimizer: Mapping[str, Any] | None
     """Infers settings of the training from its log and optimiser; also returns notes on what could not be inferred."""
     settings: dict[str, Any] = {"ema_rate": ",".join(newest.averages), "ema_warmup": False}
     notes = []
-    if folder.progress and (batch := openai_folder.batch_size(openai_folder.read_progress(folder.progress))):
+    if folder.progress and (batch := openai_log.batch_size(openai_log.read_progress(folder.progress))):
         settings["batch_size"] = batch
     else:
         notes.append("The batch size cannot be inferred from its log: give it with --batch_size.")
@@ -194,10 +194,10 @@ def _state_of(start: warm_start.Start) -> dict[str, Any]:
 def _copy(folder: Folder, runs_dir: Path, name: str, config: Config, notes: list[str], progress: Progress) -> Run:
     run = runs.create_run(runs_dir, name, config)
     try:
-        frame = openai_folder.read_progress(folder.progress) if folder.progress else None
-        wanted = metrics.columns_for(losses.parts(config))
+        frame = openai_log.read_progress(folder.progress) if folder.progress else None
+        wanted = progress_log.columns_for(losses.parts(config))
         extra = [column for column in (frame.columns if frame is not None else ()) if column not in wanted]
-        writer = metrics.MetricWriter(run.progress_path, (*wanted, *extra))
+        writer = progress_log.MetricWriter(run.progress_path, (*wanted, *extra))
         rows = frame.to_dict("records") if frame is not None else []
         step, written = 0, 0
         for _, start in _checkpoints(folder, config, notes, progress):
@@ -217,7 +217,7 @@ def _copy(folder: Folder, runs_dir: Path, name: str, config: Config, notes: list
     return run
 
 
-def _write_row(writer: metrics.MetricWriter, row: Mapping[Any, float]) -> None:
+def _write_row(writer: progress_log.MetricWriter, row: Mapping[Any, float]) -> None:
     writer.write({name: value for name, value in row.items() if value == value})  # what is NaN here was empty there
 
 
@@ -242,7 +242,7 @@ def _open_in_place(
             made.append(checkpoint.manifest_path)
             manifests.commit(checkpoint)
             step = start.step
-        last = openai_folder.read_progress(folder.progress).iloc[-1].to_dict() if folder.progress else {}
+        last = openai_log.read_progress(folder.progress).iloc[-1].to_dict() if folder.progress else {}
         made += [run.folder / "status.json", run.folder / "config.json"]
         files.write_json(run.folder / "config.json", codec.to_json(config))
         _write_status(run, step, last, notes)

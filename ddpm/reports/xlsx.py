@@ -31,7 +31,7 @@ from ddpm.errors import UserError
 from ddpm.planning import architecture
 from ddpm.reports import xlsx_cells, xlsx_charts
 from ddpm.reports.xlsx_log import RunLog
-from ddpm.runs import metrics
+from ddpm.runs import progress_log
 from ddpm.runs.runs import Run
 from ddpm.storage import files, image_files, untrusted
 
@@ -230,7 +230,7 @@ def _checkpoints(sheet: Any, run: Run, log: RunLog) -> None:
             ]
         )
     sheet.append([])
-    states = ", ".join(name for name in columns if name in metrics.AT_STEP)
+    states = ", ".join(name for name in columns if name in progress_log.AT_STEP)
     at_step = (
         f"{states} are the values at that step, some of them empty if nothing was logged later. " if states else ""
     )

@@ -10,7 +10,7 @@ from typing import BinaryIO, NamedTuple
 
 from ddpm import formatting
 from ddpm.errors import UserError
-from ddpm.runs import about, in_use, manifests, metrics, run_names
+from ddpm.runs import about, in_use, manifests, progress_log, run_names
 from ddpm.runs.about import About
 from ddpm.runs.exclusive import guard
 from ddpm.runs.jobs import FINAL, Status
@@ -169,7 +169,7 @@ def _status(run: Run, checkpoint: Checkpoint | None) -> Status:
     if checkpoint is None:
         state = before.state if before.state in FINAL else "finished" if run.is_complete() else "stopped"
         return dataclasses.replace(before, state=state, **now)  # type: ignore[arg-type]
-    row = metrics.row_before(run.progress_path, checkpoint.log_bytes)
+    row = progress_log.row_before(run.progress_path, checkpoint.log_bytes)
     state = "finished" if checkpoint.step >= total else "stopped"
     found = Status(state, checkpoint.step, total, saved=checkpoint.step, metrics=row or {}, computed=before.computed)
     return dataclasses.replace(found, **now)  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ddpm.runs import metrics, run_folder
+from ddpm.runs import metrics, progress_log, run_folder
 
 POINTS = 48  # of a curve, at most
 LEVELS = 99  # heights of its points are 0 .. LEVELS
@@ -49,7 +49,7 @@ class SummaryReader:
 
     def _start_over(self, header: bytes, inode: int) -> None:
         self._header, self._inode, self._offset = header, inode, len(header)
-        self._columns = metrics.header_names(header)
+        self._columns = progress_log.header_names(header)
         self._curve_of = next((name for name in PREFERRED if name in self._columns), "")
         self._step = -math.inf
         self._last: dict[str, float | None] = {}
@@ -70,7 +70,7 @@ class SummaryReader:
 
     def _read(self, found: os.stat_result) -> None:
         with run_folder.open_log(self._path) as file:
-            header = file.readline(metrics.MOST_HEADER)
+            header = file.readline(progress_log.MOST_HEADER)
             same = header == self._header and found.st_ino == self._inode and found.st_size >= self._offset
             if not same:
                 if not header.endswith(b"\n"):

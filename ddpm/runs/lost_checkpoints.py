@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ddpm.errors import UserError
-from ddpm.runs import metrics, runs
+from ddpm.runs import progress_log, runs
 from ddpm.runs.manifests import FILE
 from ddpm.runs.runs import Run
 from ddpm.runs.worker import Worker
@@ -69,7 +69,7 @@ def last_saved_step(run: Run) -> int:
     train, status = run.config.train, run.status()
     if status and status.saved is not None:
         return status.saved
-    first, last = metrics.step_range(run.progress_path)
+    first, last = progress_log.step_range(run.progress_path)
     if status and status.step > last:
         last = status.step
         first = first or (last if train.resume_checkpoint else 1)
@@ -81,14 +81,14 @@ def _last_logged_step(run: Run) -> int:
     """The last step in the log of a run whose status.json is lost or was reset; 0 if the status is up to date."""
     status = run.status()
     known = status and (status.saved is not None or status.step > 0)
-    return 0 if known else metrics.step_range(run.progress_path)[1]
+    return 0 if known else progress_log.step_range(run.progress_path)[1]
 
 
 def report_saved(run: Run, worker: Worker) -> None:
     """Sets the status to the newest checkpoint, from which the run resumes, replacing that of an earlier process."""
     saved = run.checkpoints()[-1:]
     if saved:
-        row = metrics.row_before(run.progress_path, saved[0].log_bytes)
+        row = progress_log.row_before(run.progress_path, saved[0].log_bytes)
         worker.beat(step=saved[0].step, saved=saved[0].step, metrics=row or worker.status.metrics, now=True)
     else:
         worker.beat(step=0, saved=0, metrics={}, now=True)

@@ -1,18 +1,14 @@
-"""Log folders of improved-diffusion: checkpoint files by step, and the log.
+"""Log folders of improved-diffusion: checkpoint files by step.  `openai_log` reads the log in them.
 
 model001000.pt, ema_0.9999_001000.pt and opt001000.pt are one checkpoint; progress.csv and log.txt are the log.
 """
 
-import os
 import re
 from pathlib import Path
 from typing import NamedTuple
 
-import pandas as pd
-
 from ddpm.config import ema_rates
 from ddpm.errors import UserError
-from ddpm.runs import metrics
 from ddpm.storage import paths
 
 FILE = re.compile(
@@ -101,39 +97,3 @@ def _order(rate: str) -> tuple[bool, float]:
     """Decay rates first, then power profiles, which only this program writes."""
     width = ema_rates.width_of(rate)
     return width is not None, float(rate) if width is None else width
-
-
-def read_progress(progress: Path) -> pd.DataFrame:
-    """Reads a log of improved-diffusion, with `step` as the number of updates; there it is the index of the newest.
-
-    Raises UserError if it has no column step.
-    """
-    place = Path(os.path.realpath(progress.parent))  # the user named it, and may have named a link
-    frame = metrics.MetricReader(place / progress.name).read()
-    if "step" not in frame:
-        raise UserError(
-            f"{progress} has no column step, so it is not a log of improved-diffusion: move it away, or restore it.",
-            code="wrong-file",
-        )
-    return frame.assign(step=frame["step"] + 1)
-
-
-def batch_size(frame: pd.DataFrame) -> int:
-    """Images per update, from the log; 0 if unknown."""
-    if "samples" not in frame or frame.empty:
-        return 0
-    last = frame.iloc[-1]
-    return int(last["samples"] // last["step"]) if last["samples"] >= last["step"] > 0 else 0
-
-
-def to_openai_columns(frame: pd.DataFrame, last: float = -1) -> pd.DataFrame:
-    """Converts a log to that of improved-diffusion: its columns, sorted, and `step` counted from 0.
-
-    In a folder that was opened in place, rows up to step `last` are improved-diffusion's and stay as they are.
-    """
-    ours = {*metrics.OUR_COLUMNS, *filter(metrics.is_of_held_out, frame.columns)}
-    kept = frame[sorted(set(frame.columns) - ours)]
-    if "step" in kept:
-        kept = kept.assign(step=kept["step"] - (kept["step"] > last))
-    whole = {name: "Int64" for name in ("step", "samples") if name in kept}
-    return kept.astype(whole)

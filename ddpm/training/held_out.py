@@ -23,7 +23,7 @@ from ddpm.diffusion.denoiser import Network
 from ddpm.diffusion.losses import Batch, eps_errors
 from ddpm.errors import UserError
 from ddpm.planning import held_out
-from ddpm.runs import metrics
+from ddpm.runs import progress_log
 from ddpm.storage import images
 from ddpm.training.trainer import Trainer
 
@@ -88,7 +88,7 @@ class HeldOutLoss:
         self.t = torch.from_numpy(((np.arange(count) + random) * T / count).astype(np.int64).clip(max=T - 1))
         exact = 1.0 if trainer.compute.precision == "fp32" else held_out.EXACT
         self.interval = held_out.interval(config.train, count, distributed.world_size(), exact)
-        self.columns = metrics.held_out_columns([kind for kind in trainer.weights() if kind != "model"])
+        self.columns = progress_log.held_out_columns([kind for kind in trainer.weights() if kind != "model"])
 
     def __len__(self) -> int:
         return len(self.t)

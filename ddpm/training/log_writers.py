@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ddpm.errors import UserError, as_user_error
-from ddpm.runs.metrics import MetricWriter
+from ddpm.runs.progress_log import MetricWriter
 from ddpm.storage.files import Written
 from ddpm.storage.line_log import LineLog
 

@@ -21,7 +21,7 @@ from ddpm.errors import UserError, as_user_error
 from ddpm.formatting import plural
 from ddpm.runs import usage
 from ddpm.runs.manifests import Checkpoint
-from ddpm.runs.metrics import columns_for
+from ddpm.runs.progress_log import columns_for
 from ddpm.runs.runs import Run
 from ddpm.runs.worker import Stopped, Worker
 from ddpm.training import copy_watch, held_out, preview, resume, saving, warm_start

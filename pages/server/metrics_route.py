@@ -22,7 +22,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ddpm.errors import UserError
-from ddpm.runs import curves, metrics
+from ddpm.runs import curves, progress_log
 from ddpm.runs.jobs import ACTIVE
 from pages.server.asked import NO_STORE, Asked, answering
 from pages.ui.frame.metric_rows import AXES, MAIN, Rows
@@ -76,12 +76,12 @@ def read(asked: Asked) -> Response:
         "all": [name for name in view.columns() if name not in AXES],
         "newest": {name: newest(rows, name) for name in found},
         "spikes": {
-            name: spikes(rows, values["step"], name, part, start) for name in found if name not in metrics.AT_STEP
+            name: spikes(rows, values["step"], name, part, start) for name in found if name not in progress_log.AT_STEP
         },
         "lost": {
             name: lost(rows, values["step"], name, part)
             for name in found
-            if name in MAIN and not metrics.is_of_held_out(name)
+            if name in MAIN and not progress_log.is_of_held_out(name)
         },
     }
     return Response(

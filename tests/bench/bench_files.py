@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from ddpm.config.training import Config
 from ddpm.reports import xlsx
-from ddpm.runs import metrics, runs
+from ddpm.runs import progress_log, runs
 from ddpm.runs.worker import Worker
 
 
@@ -32,8 +32,8 @@ def main() -> None:
     rng = random.Random(0)
     with tempfile.TemporaryDirectory() as folder:
         run = runs.create_run(Path(folder), "bench", Config())
-        row = {name: rng.random() for name in metrics.COLUMNS}
-        writer = metrics.MetricWriter(run.progress_path)
+        row = {name: rng.random() for name in progress_log.COLUMNS}
+        writer = progress_log.MetricWriter(run.progress_path)
         print(f"a metrics line: {each(lambda: writer.write(row), 2000)}; flushed to disk: {each(writer.sync, 20)}")
         writer.close()
         with Worker(run.folder) as worker:
@@ -44,9 +44,9 @@ def main() -> None:
             )
         for lines in (10_000, 100_000):
             with open(run.progress_path, "w") as file:
-                file.write(",".join(metrics.COLUMNS) + "\n")
+                file.write(",".join(progress_log.COLUMNS) + "\n")
                 for step in range(1, lines + 1):
-                    row = {name: rng.random() for name in metrics.COLUMNS} | {"step": step, "samples": step * 8}
+                    row = {name: rng.random() for name in progress_log.COLUMNS} | {"step": step, "samples": step * 8}
                     file.write(",".join(map(repr, row.values())) + "\n")
             start, before = time.perf_counter(), psutil.Process().memory_info().rss
             size = len(xlsx.workbook(run))

@@ -13,7 +13,7 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 
 from ddpm.formatting import duration
-from ddpm.runs import metrics, runs
+from ddpm.runs import progress_log, runs
 from ddpm.runs.runs import Run
 
 pytestmark = pytest.mark.browser
@@ -25,7 +25,7 @@ def trained(server: Any, name: str, steps: int, previews: tuple[int, ...], rate:
     """A run with a row for each step, `rate` of which it does in a second.  name: any that a folder can have."""
     made = runs.create_run(server.runs_dir, "made", fake_run.config(steps, **settings))
     run = Run(made.folder.rename(made.folder.with_name(name)))
-    writer, rng = metrics.MetricWriter(run.progress_path), random.Random(name)
+    writer, rng = progress_log.MetricWriter(run.progress_path), random.Random(name)
     for step in range(1, steps + 1):
         writer.write(fake_run.row(step, rng, rate, run.config.train.batch_size))
     writer.close()

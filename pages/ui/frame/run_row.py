@@ -13,7 +13,7 @@ from ddpm.config import codec, fields
 from ddpm.config.training import Config
 from ddpm.errors import UserError, as_user_error
 from ddpm.formatting import printable
-from ddpm.runs import jobs, metrics
+from ddpm.runs import jobs, progress_log
 from ddpm.runs.footprint import Stamp
 from ddpm.runs.jobs import ACTIVE, Pulse
 from ddpm.runs.log_summary import SummaryReader
@@ -162,7 +162,7 @@ def legend() -> Mapping[str, Any]:
         "settings": [
             [s.name, s.label or s.name, _value(_defaults()[s.name]), bool(s.basic)] for _, s in _all_settings()
         ],
-        "metrics": metrics.HELP,
+        "metrics": progress_log.HELP,
     }
 
 

@@ -8,7 +8,7 @@ import streamlit as st
 
 from ddpm import formatting
 from ddpm.formatting import clock, duration
-from ddpm.runs import metrics
+from ddpm.runs import progress_log
 from ddpm.runs.jobs import ACTIVE, State, Status
 from ddpm.runs.manifests import Checkpoint
 from ddpm.runs.runs import Run
@@ -142,20 +142,20 @@ def header(view: RunView, state: State, checkpoints: Sequence[Checkpoint]) -> No
 
 def _metrics(newest: Mapping[str, float | None], status: Status | None, active: bool) -> None:
     with st.grid(min_column_width=132, key="figures"):
-        st.metric("Loss", format_number(newest.get("loss")), help=metrics.HELP["loss"])
-        st.metric("Gradient norm", format_number(newest.get("grad_norm")), help=metrics.HELP["grad_norm"])
+        st.metric("Loss", format_number(newest.get("loss")), help=progress_log.HELP["loss"])
+        st.metric("Gradient norm", format_number(newest.get("grad_norm")), help=progress_log.HELP["grad_norm"])
         for name, label in (("vb", "Bound"), ("lg_loss_scale", "Loss scale (log2)")):
             if name in newest:
-                st.metric(label, format_number(newest[name]), help=metrics.HELP[name])
+                st.metric(label, format_number(newest[name]), help=progress_log.HELP[name])
         measured = status.metrics if status else {}
         for name, label in (("eval_mse", "Held-out loss"), ("eval_gap", "Held-out gap")):
             if name in newest or name in measured:
-                st.metric(label, format_number(measured.get(name)), help=metrics.HELP[name])
-        st.metric("Images seen", f"{int(newest.get('samples') or 0):,}", help=metrics.HELP["samples"])
+                st.metric(label, format_number(measured.get(name)), help=progress_log.HELP[name])
+        st.metric("Images seen", f"{int(newest.get('samples') or 0):,}", help=progress_log.HELP["samples"])
         st.metric("Speed", speed(status), help=SPEED_HELP)
         if active:
             st.metric("Time left", time_left(status))
             time_metric("Finish", finish_time(status))
-        st.metric("Trained for", duration(newest.get("seconds")), help=metrics.HELP["seconds"])
+        st.metric("Trained for", duration(newest.get("seconds")), help=progress_log.HELP["seconds"])
         if not active:
             time_metric("Last update", status.updated_at if status else None)

@@ -30,10 +30,10 @@ from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 from watchdog.observers.polling import PollingObserver
 
-from ddpm.runs import jobs, metrics, runs
+from ddpm.runs import jobs, metrics, progress_log, runs
 from ddpm.runs.jobs import Pulse, State, Status
 from ddpm.runs.log_lines import Lines, LogReader
-from ddpm.runs.metrics import columns_of
+from ddpm.runs.progress_log import columns_of
 from ddpm.runs.runs import Run
 from ddpm.storage.files import TEMPORARY
 from pages.ui.frame.metric_rows import RowReader, Rows
@@ -163,7 +163,7 @@ class RunView:
 
     def newest_row(self) -> dict[str, float | None]:
         """The last row of the log, which is the end of every curve; None for NaN and infinities."""
-        return self._fresh("progress.csv", lambda: metrics.row_before(self.run.progress_path), name="newest row")
+        return self._fresh("progress.csv", lambda: progress_log.row_before(self.run.progress_path), name="newest row")
 
     def columns(self) -> tuple[str, ...]:
         """Names of all logged metrics."""

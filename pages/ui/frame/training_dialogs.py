@@ -10,7 +10,7 @@ from ddpm.config.training import DataConfig
 from ddpm.data_sets import DATA_SETS
 from ddpm.errors import UserError, user_errors, writable
 from ddpm.formatting import plural
-from ddpm.runs import cleanup, copying, extending, launch, metrics, run_names
+from ddpm.runs import cleanup, copying, extending, launch, progress_log, run_names
 from ddpm.runs.cleanup import Plan
 from ddpm.runs.manifests import Checkpoint
 from ddpm.runs.runs import Run
@@ -131,7 +131,7 @@ def continue_from(found: list[Run], request: Asked) -> None:
 def _show_what_happens(run: Run, checkpoint: Checkpoint, steps: list[int]) -> None:
     """Says what the new run has, and what stays with the old one."""
     later = [step for step in steps if step > checkpoint.step]
-    rows = max(0, metrics.step_range(run.progress_path)[1] - checkpoint.step)
+    rows = max(0, progress_log.step_range(run.progress_path)[1] - checkpoint.step)
     stays = f", also the {plural(len(later), 'later checkpoint')}" if later else ""
     logged = f" and the log of {plural(rows, 'later step')}" if rows else ""
     st.write(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from ddpm.runs import metrics
+from ddpm.runs import progress_log
 from pages.ui.components import browser_code
 from pages.ui.frame.metric_rows import MAIN
 
@@ -113,6 +113,6 @@ def show(runs: Sequence[Shown], *, key: str, start: Sequence[str] = MAIN, table:
 def explanations() -> Mapping[str, str]:
     """What the columns mean, by name."""
     return {
-        **metrics.HELP,
-        **{f"{part}_q": f"{metrics.HELP[part]} {metrics.HELP['loss_q0']}" for part in ("loss", "mse", "vb")},
+        **progress_log.HELP,
+        **{f"{part}_q": f"{progress_log.HELP[part]} {progress_log.HELP['loss_q0']}" for part in ("loss", "mse", "vb")},
     }
