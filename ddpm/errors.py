@@ -83,6 +83,7 @@ Code = Literal[
     "too-many-threads",
     "unchecked-images",
     "unclear-parts",
+    "unindexed-data",
     "unknown-class",
     "unknown-network",
     "unknown-run",

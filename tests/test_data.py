@@ -20,7 +20,7 @@ from waiting import PATIENCE
 from ddpm.config.codec import replace
 from ddpm.config.model import ModelConfig
 from ddpm.config.training import Config, DataConfig
-from ddpm.data import datasets, decoded, shapes, sources
+from ddpm.data import datasets, decoded, shapes, sources, splits
 from ddpm.data.datasets import Dataset, Digest, Split, describe, open_dataset, resolve
 from ddpm.data.stream import Stream
 from ddpm.errors import Code
@@ -308,14 +308,14 @@ def test_no_image_changes_sides_because_of_others(folder: Callable[..., Path]) -
 def test_some_are_held_out_and_never_all() -> None:
     rows = np.arange(40, dtype=np.uint8).repeat(32).reshape(40, 32)
     for seed in range(20):
-        assert datasets.held_out(rows[:2], 0.001, seed).sum() == 1
-        assert datasets.held_out(rows[:2], 0.9, seed).sum() == 1
-        twice = datasets.held_out(np.concatenate([rows, rows]), 0.4, seed)
+        assert splits.held_out(rows[:2], 0.001, seed).sum() == 1
+        assert splits.held_out(rows[:2], 0.9, seed).sum() == 1
+        twice = splits.held_out(np.concatenate([rows, rows]), 0.4, seed)
         assert np.array_equal(twice[:40], twice[40:]), "copies are on the same side"
-    assert not datasets.held_out(rows[[5, 5, 5]], 0.5, 0).any()
-    assert not datasets.held_out(rows, 0.0, 0).any()
+    assert not splits.held_out(rows[[5, 5, 5]], 0.5, 0).any()
+    assert not splits.held_out(rows, 0.0, 0).any()
     many = np.random.default_rng(0).integers(0, 256, (2000, 32), np.uint8)
-    assert 0.22 < datasets.held_out(many, 0.25, 1).mean() < 0.28
+    assert 0.22 < splits.held_out(many, 0.25, 1).mean() < 0.28
 
 
 # --- parts and names

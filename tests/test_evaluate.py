@@ -24,7 +24,7 @@ from ddpm.config import codec
 from ddpm.config.model import DiffusionConfig, ModelConfig
 from ddpm.config.tasks import EvalConfig
 from ddpm.config.training import Config, DataConfig
-from ddpm.data import datasets, lineage
+from ddpm.data import datasets, lineage, splits
 from ddpm.data.datasets import Dataset, open_dataset, part_of
 from ddpm.data.stream import Stream
 from ddpm.diffusion import losses
@@ -519,7 +519,7 @@ def test_training_never_sees_what_is_held_out(tiny: Config) -> None:
 
 def test_what_a_seed_holds_out_never_changes() -> None:
     identities = np.arange(12 * 32, dtype=np.uint8).reshape(12, 32)
-    assert np.flatnonzero(datasets.held_out(identities, 0.25, 7)).tolist() == HELD_OUT
+    assert np.flatnonzero(splits.held_out(identities, 0.25, 7)).tolist() == HELD_OUT
     assert datasets.held_out_count(3, 0.01) == 1
     assert datasets.held_out_count(2, 0.9) == 1
     assert datasets.held_out_count(100, 0.0) == 0

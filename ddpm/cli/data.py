@@ -75,6 +75,12 @@ def add(commands: Any) -> None:
     check.add_argument("path", metavar="PATH", help="the folder or file")
     _add_job(check)
 
+    index = shared.add_command(
+        sets, "index", _index, "Make the index of tar shards, as the first training on them does.", runs_dir=False
+    )
+    index.add_argument("path", metavar="PATH", help="a folder of .tar files, or a pattern such as a-{000..099}.tar")
+    _add_job(index)
+
     for command in (cifar10, lsun, imagenet):
         command.add_argument(
             "--md5", nargs="+", metavar="SUM", help="MD5 checksum that the archive must have, one for each"
@@ -154,6 +160,15 @@ def _look(options: argparse.Namespace) -> Output:
     if proposal:
         lines.append(f"{proposal.sentence} Flag: --preset {proposal.preset}")
     return Output(found._asdict() | {"preset": proposal.preset if proposal else ""}, "\n".join(lines))
+
+
+def _index(options: argparse.Namespace) -> Output:
+    from ddpm.config.fields import absolute
+    from ddpm.data import datasets
+
+    with _reporting(options) as reported, shared.progress_bar("indexing", unit="image") as progress:
+        about = datasets.describe(absolute(options.path), reported("Making the index", progress))
+    return Output({"path": options.path, "count": about.count, "classes": len(about.class_names)}, about.text)
 
 
 def _lsun(options: argparse.Namespace) -> Output:

@@ -209,7 +209,9 @@ def _config(options: argparse.Namespace, given: dict[str, Any]) -> Config:
 
 def _new_run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
     folder = paths.log_folder()
-    for sentence in start.warnings(_config(options, given), folder or options.runs_dir):
+    with shared.progress_bar("indexing", unit="image") as progress:  # of tar shards that are new here
+        sentences = start.warnings(_config(options, given), folder or options.runs_dir, progress)
+    for sentence in sentences:
         output.say(f"Warning: {sentence}", aside=True)
     with shared.progress_bar("reading", unit="image") as progress:
         config, _ = start.prepare(_config(options, given), progress)

@@ -44,10 +44,11 @@ class Scaled(NamedTuple):
         indices: int64 [n].  random: float64 [n, DRAWS] in [0, 1).  The square has between `size` and all pixels of the
         shorter side, and lies anywhere.
         """
-        return np.stack([_cut(self.image(k), draws, size) for k, draws in zip(indices, random, strict=True)])
+        return np.stack([cut(self.image(k), draws, size) for k, draws in zip(indices, random, strict=True)])
 
 
-def _cut(image: np.ndarray, random: np.ndarray, size: int) -> np.ndarray:
+def cut(image: np.ndarray, random: np.ndarray, size: int) -> np.ndarray:
+    """Cuts a square out of an image uint8 [h, w, C], and scales it: uint8 [size, size, C].  random: float64 [DRAWS]."""
     height, width, channels = image.shape
     side = size + math.floor(random[0] * (min(height, width) - size + 1))
     top, left = (math.floor(u * (whole - side + 1)) for u, whole in zip(random[1:], (height, width), strict=True))

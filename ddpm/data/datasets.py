@@ -5,10 +5,9 @@ write ./shapes.
 """
 
 import dataclasses
-import hashlib
-import json
+import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -16,15 +15,19 @@ from ddpm.config.codec import replace
 from ddpm.config.model import ModelConfig
 from ddpm.config.tasks import AnalyticConfig, EvalConfig
 from ddpm.config.training import Config, DataConfig
-from ddpm.data import crops, decoded
+from ddpm.data import crops, decoded, encoded, splits
 from ddpm.data.crops import Scaled
-from ddpm.data.decoded import Decoded, Progress, open_decoded
-from ddpm.data.source import Source
+from ddpm.data.decoded import Progress
+from ddpm.data.encoded import Encoded
+from ddpm.data.source import Source, count_classes
 from ddpm.data.sources import open_source
+from ddpm.data.splits import LARGE, Digest
+from ddpm.data.tar_shards import Shards
 from ddpm.errors import UserError
 from ddpm.formatting import plural, some
 
 __all__ = [
+    "LARGE",
     "Dataset",
     "Description",
     "Digest",
@@ -37,6 +40,8 @@ __all__ = [
 
 MOST_LISTED = 20  # classes that a line of the log lists
 FEW = 100  # images; with fewer, a model soon memorises them
+MOST_SKIPPED = 100  # broken images in a row that others take the place of
+BROKEN = ("broken-image", "not-an-image", "unsupported-image", "image-too-large")  # codes of images that are skipped
 
 Split = Literal["all", "train", "test"]
 
@@ -64,44 +69,37 @@ class Description:
         return (f"{self.text}{classes}.", *left_out)
 
 
-@dataclass(frozen=True)
-class Digest:
-    """Fingerprint of a data set: equal for the same images in the same order, at any path and any size."""
-
-    images: str = ""  # SHA-256 in hex of all training and held-out images and their class names
-    held_out: str = ""  # SHA-256 of the held-out or test images; empty if there are none
-    count: int = 0  # training and held-out images
-    content: str = ""  # SHA-256 of the images without class names; "" in files of earlier versions
-
-    def same(self, other: "Digest", classes: bool = True) -> bool:
-        """True if both have the same images in the same order and, with `classes`, the same classes."""
-        if classes or not (self.content and other.content):
-            return self.images == other.images
-        return self.content == other.content
-
-
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """Images of one size with labels, ready for training or evaluation."""
 
-    images: np.ndarray  # uint8 [N, H, W, C], memory-mapped, read-only
+    images: np.ndarray | Encoded  # uint8 [N, H, W, C], read-only: memory-mapped, or decoded where they are taken
     labels: np.ndarray | None  # int64 [N], indices into class_names; -1 for none, never with class_cond
     class_names: tuple[str, ...]
     notices: tuple[str, ...]  # sentences to show to the user
     indices: np.ndarray | None = None  # int64 [n], the images of this split; None: all
-    digest: Digest = Digest()  # of the whole data, for every split
+    digest: Digest = dataclasses.field(default_factory=Digest)  # of the whole data, for every split
     about: tuple[str, ...] = ()  # sentences on the data and what is left out, for the log
-    train_ids: np.ndarray | None = None  # uint64 [n], increasing: ids of all training images; None: not known
+    train_ids: np.ndarray | None = None  # uint64 [n], increasing: ids of all training images; None: not kept
     held_out_ids: np.ndarray | None = None  # uint64 [n], increasing: ids of all held-out or test images
-    scaled: Scaled | None = None  # the same images, larger, from which a stream cuts random crops; None: it takes them
+    scaled: Scaled | Encoded | None = None  # what a stream cuts random crops from; None: it takes the images
 
     def __len__(self) -> int:
         return len(self.images if self.indices is None else self.indices)
 
+    @property
+    def values(self) -> int:
+        """Number of values of an image, H W C."""
+        return math.prod(self.images.shape[1:])
+
     def take(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """Images uint8 [n, H, W, C] and labels int64 [n], if any, by `numbers`, int64 [n], within this split."""
-        indices = self._indices(numbers)
-        return self.images[indices], None if self.labels is None else self.labels[indices]
+        """Images uint8 [n, H, W, C] and labels int64 [n], if any, by `numbers`, int64 [n], within this split.
+
+        Of images that are decoded only here a broken one raises UserError; with skip_broken the next takes its place.
+        """
+        if isinstance(self.images, Encoded):
+            return self._decoded(self.images, numbers)
+        return self._with_labels(self.images[self._indices(numbers)], numbers)
 
     def crop(self, numbers: np.ndarray, random: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """A random crop of each image, uint8 [n, H, W, C], and labels int64 [n], if any; numbers: int64 [n], as `take`.
@@ -109,17 +107,44 @@ class Dataset:
         random: float64 [n, crops.DRAWS] in [0, 1).
         """
         assert self.scaled is not None, "opened for random crops"
-        indices = self._indices(numbers)
-        pixels = self.scaled.crops(indices, random, self.images.shape[1])
-        return pixels, None if self.labels is None else self.labels[indices]
+        if isinstance(self.scaled, Encoded):
+            return self._decoded(self.scaled, numbers, random)
+        return self._with_labels(self.scaled.crops(self._indices(numbers), random, self.images.shape[1]), numbers)
+
+    def _decoded(
+        self, images: Encoded, numbers: np.ndarray, random: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """As `take`, or as `crop` with random numbers."""
+        pixels, used = np.empty((len(numbers), *images.shape[1:]), np.uint8), numbers.copy()
+        for row in range(len(numbers)):
+            for _ in range(MOST_SKIPPED):
+                index = self._indices(used[row : row + 1])
+                try:
+                    one = images[index] if random is None else images.crops(index, random[row : row + 1], images.size)
+                    break
+                except UserError as error:
+                    if not images.data.skip_broken or error.code not in BROKEN:
+                        raise
+                    failed = error
+                    used[row] = (used[row] + 1) % len(self)
+            else:
+                raise failed
+            pixels[row] = one[0]
+        return self._with_labels(pixels, used)
+
+    def _with_labels(self, pixels: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        return pixels, None if self.labels is None else self.labels[self._indices(numbers)]
 
     def _indices(self, numbers: np.ndarray) -> np.ndarray:
         return numbers if self.indices is None else self.indices[numbers]
 
 
-def describe(data_dir: str) -> Description:
-    """Describes the data without decoding it.  Raises UserError if it cannot be used for training."""
-    return description_of(open_source(data_dir))
+def describe(data_dir: str, progress: Progress | None = None) -> Description:
+    """Describes the data without decoding it.  Raises UserError if it cannot be used for training.
+
+    progress: called while tar shards are read for the first time.
+    """
+    return description_of(open_source(data_dir, progress))
 
 
 def description_of(source: Source) -> Description:
@@ -129,37 +154,31 @@ def description_of(source: Source) -> Description:
     text = f"{source.kind}: {images}, {classes}" if names else f"{source.kind}: {images}"
     if test:
         text += f", and {plural(test.count, 'test image')}"
-    notices = (*source.notices, *_notices(source.count, source.labels, names))
-    counts = _counts(source.labels, names)
+    counts = source.class_counts()
+    notices = (*source.notices, *_notices(source.count, counts, names))
     return Description(
         source.count, names, counts, text, source.size, notices, test.count if test else 0, source.left_out, source.kind
     )
 
 
-def _counts(labels: np.ndarray | None, names: tuple[str, ...]) -> tuple[int, ...]:
-    """Number of images of each class; labels: int64 [N] or None."""
-    return () if labels is None else tuple(int(n) for n in np.bincount(labels[labels >= 0], minlength=len(names)))
-
-
-def _notices(used: int, labels: np.ndarray | None, names: tuple[str, ...]) -> tuple[str, ...]:
-    """Sentences on too few images and empty classes.  labels: int64 [N] or None."""
+def _notices(used: int, counts: tuple[int, ...], names: tuple[str, ...]) -> tuple[str, ...]:
+    """Sentences on too few images and empty classes.  counts: images of each class."""
     notices = []
     if used < FEW:
         notices.append(f"Only {plural(used, 'image')}: the model will soon memorise them.")
-    counts = _counts(labels, names)
     missing = [name for name, count in zip(names, counts, strict=False) if not count]
     if counts and missing:
         notices.append(f"There are no images of {len(missing)} of the classes: {', '.join(missing[:5])}.")
     return tuple(notices)
 
 
-def resolve(config: Config) -> Config:
+def resolve(config: Config, progress: Progress | None = None) -> Config:
     """Sets class_names, and num_classes (0 unless class-conditional), of `config` from its data.
 
     Raises UserError if the data cannot be used for training, or if class_cond is set and it has no or too many classes.
     """
     data_dir, model = config.data.data_dir, config.model
-    names = describe(data_dir).class_names
+    names = describe(data_dir, progress).class_names
     if not model.class_cond:
         return replace(config, {"class_names": names, "num_classes": 0})
     if not names:
@@ -229,35 +248,6 @@ def held_out_count(count: int, share: float) -> int:
     return min(max(1, round(share * count)), count - 1) if share > 0 else 0
 
 
-def held_out(identities: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """Mask bool [n] of the held-out images: about `share` of them, at least one and never all.
-
-    identities: uint8 [n, 32].  Each image is assigned by a hash of its identity and the seed: adding, removing or
-    renaming others does not move it, and copies stay together.  If all are copies of one, none is held out.
-    """
-    if share <= 0:
-        return np.zeros(len(identities), bool)
-    key = seed.to_bytes(8, "little")
-    hashes = [hashlib.blake2b(identity.tobytes(), digest_size=8, key=key).digest() for identity in identities]
-    values = np.frombuffer(b"".join(hashes), "<u8")
-    held = values / 2.0**64 < share
-    if not held.any():
-        held = values == values.min()
-    return held & (values != values.max()) if held.all() else held
-
-
-def digest_of(main: Decoded, labels: np.ndarray | None, names: tuple[str, ...], held_out: np.ndarray) -> Digest:
-    """Digest of data with labels int64 [n]; held_out: identities of the held-out or test images, uint8 [m, 32]."""
-    images = hashlib.sha256(json.dumps(names).encode())
-    images.update(main.identities.tobytes())
-    if labels is not None:
-        images.update(labels.astype("<i8").tobytes())
-    rows = sorted(row.tobytes() for row in held_out)
-    of_held_out = hashlib.sha256(b"".join(rows)).hexdigest() if rows else ""
-    content = hashlib.sha256(main.identities.tobytes()).hexdigest()
-    return Digest(images.hexdigest(), of_held_out, len(main.identities), content)
-
-
 def open_dataset(
     data: DataConfig,
     model: ModelConfig,
@@ -278,50 +268,82 @@ def open_dataset(
 
     Images are decoded into the cache folder once, and again after the source has changed, with calls of
     `progress(done, total)`; a second process waits for the first.  Of a split that is not asked for, only identities
-    are read, for the digest.
+    are read, for the digest.  Those of tar shards are only listed, and decoded each time they are taken.
 
     Raises UserError if there is no such data or split, if an image is broken and `data.skip_broken` is False, or if one
     is smaller than image_size and `data.enlarge` is False; DiskFull.
     """
-    source = open_source(data.data_dir)
+    source = open_source(data.data_dir, progress)
     if model.class_cond:
         source = source.labelled()
     own = source.test_part()
     _check_part(data, split, own)
     of_own = own is not None and split == "test"
-    if of_own:  # of the training images only identities are needed
-        main = decoded.cached(source, data, model) or decoded.identities(source, data, progress)
+    main = _opened(source, data, model, progress, only_identities=of_own)
+    test = _opened(own, data, model, progress, "test", only_identities=True) if own else None
+    parts = splits.parts_of(main.entries, data.hold_out, seed, test.entries if test else None)
+    used = _opened(own, data, model, progress, "test") if own and of_own else main
+    indices = None if used is not main or split == "all" else parts.held_out if split == "test" else parts.train
+    labels = used.entries.labels
+    if indices is None and labels is source.labels:
+        counts = source.class_counts()
     else:
-        main = open_decoded(source, data, model, progress)
-    labels = None if source.labels is None else source.labels[main.kept]
-    held = held_out(main.identities, data.hold_out, seed)
-    if data.hold_out and not held.any():
-        raise UserError(
-            f"{data.data_dir} has only one distinct image, so none can be held out: set hold_out to 0, or add images.",
-            code="too-few-images",
-        )
-    test = decoded.identities(own, data, progress, "test").identities if own else main.identities[held]
-    digest = digest_of(main, labels, source.class_names, test)
-    ids = {"train_ids": _short_ids(main.identities[~held]), "held_out_ids": _short_ids(test)}
-    if own and of_own:
-        main, indices = open_decoded(own, data, model, progress, "test"), None
-        labels = None if own.labels is None else own.labels[main.kept]
-    else:
-        held_any = bool(data.hold_out) and split != "all"
-        indices = np.flatnonzero(held if split == "test" else ~held) if held_any else None
-    used = len(main.pixels) if indices is None else len(indices)
-    notices = (*source.notices, *_notices(used, labels, source.class_names), *main.notices)
-    scaled = None
+        counts = () if labels is None else count_classes(labels, source.class_names)
+    number = used.entries.count if indices is None else len(indices)
+    notices = (*source.notices, *_notices(number, counts, source.class_names), *used.notices)
+    scaled: Scaled | Encoded | None = None
     if training and data.crop == "random":
-        scaled = crops.open_scaled(source, data, model, len(main.pixels), progress)
-        notices = (*notices, *crops.notices(scaled, model.image_size))
-    about = description_of(source).lines
-    return Dataset(main.pixels, labels, source.class_names, notices, indices, digest, about, **ids, scaled=scaled)
+        if isinstance(used.images, Encoded):
+            scaled = used.images
+        else:
+            scaled = crops.open_scaled(source, data, model, len(used.images), progress)
+            notices = (*notices, *crops.notices(scaled, model.image_size))
+    return Dataset(
+        used.images,
+        labels,
+        source.class_names,
+        notices,
+        indices,
+        parts.digest,
+        description_of(source).lines,
+        parts.train_ids,
+        parts.held_out_ids,
+        scaled,
+    )
 
 
-def _short_ids(identities: np.ndarray) -> np.ndarray:
-    """First 8 bytes of identities uint8 [n, 32], enough to distinguish images: uint64 [<= n], increasing, unique."""
-    return np.unique(np.ascontiguousarray(identities[:, :8]).view("<u8"))
+class _Opened(NamedTuple):
+    """Images of a source, in whatever way they are read."""
+
+    images: np.ndarray | Encoded  # uint8 [n, H, W, C]; of a source that is to be decoded first, empty if not needed
+    entries: splits.Images
+    notices: tuple[str, ...]
+
+
+def _opened(
+    source: Source,
+    data: DataConfig,
+    model: ModelConfig,
+    progress: Progress | None,
+    part: str = "",
+    only_identities: bool = False,
+) -> _Opened:
+    """Opens the images of a source, or of its split `part`.  Raises what `open_dataset` raises."""
+    names = source.class_names
+    if isinstance(source, Shards):
+        where = decoded.called(data, part)
+        images = Encoded(source, data, model) if only_identities else encoded.open_encoded(source, data, model, where)
+        cache = source.index.path.with_name(f"{source.index.path.name}{source.subset and f'.{source.subset}'}")
+        entries = splits.Images(source.count, lambda: source.identities, source.labels, names, cache)
+        return _Opened(images, entries, encoded.notices(source))
+    if only_identities:
+        found = None if part else decoded.cached(source, data, model)
+        found = found or decoded.identities(source, data, progress, part)
+    else:
+        found = decoded.open_decoded(source, data, model, progress, part)
+    labels = source.labels if source.labels is None or found.kept is None else source.labels[found.kept]
+    entries = splits.Images(len(found.identities), lambda: found.identities, labels, names, found.path)
+    return _Opened(found.pixels, entries, found.notices)
 
 
 def class_numbers(config: Config, class_names: tuple[str, ...]) -> np.ndarray | None:

@@ -45,9 +45,10 @@ NOTES = {
 class Decoded(NamedTuple):
     """The n usable images of a source in the cache; broken ones are left out."""
 
+    path: Path  # of the file in the cache
     pixels: np.ndarray  # uint8 [n, H, W, C], memory-mapped, read-only; empty if only identities were read
-    identities: np.ndarray  # uint8 [n, 32]: equal for equal content
-    kept: np.ndarray  # int64 [n], increasing: their indices in the source
+    identities: np.ndarray  # uint8 [n, 32], memory-mapped: equal for equal content
+    kept: np.ndarray | None  # int64 [n], increasing: their indices in the source; None: all
     notices: tuple[str, ...]  # sentences to show to the user
 
 
@@ -128,20 +129,22 @@ def _open(path: Path, source: Source, model: ModelConfig) -> Decoded | None:
             return None
         broken, notices = about["broken"], tuple(about["notices"])
         shape = (source.count - len(broken), model.image_size, model.image_size, model.image_channels)
-        identities = arrays.read_npy(_identities_path(path))
+        identities = arrays.map_npy(_identities_path(path))
         if path.stat().st_size != math.prod(shape) or identities.shape != (shape[0], IDENTITY_BYTES):
             return None
         pixels = np.memmap(path, np.uint8, "r", shape=shape)
     except (OSError, ValueError, KeyError, TypeError, UserError):
         return None
-    kept = np.delete(np.arange(source.count), broken)
-    return Decoded(pixels.view(np.ndarray), identities, kept, notices)  # a plain array: a memmap is slower to index
+    kept = np.delete(np.arange(source.count), broken) if broken else None
+    return Decoded(
+        path, pixels.view(np.ndarray), identities, kept, notices
+    )  # a plain array: a memmap is slower to index
 
 
 def _fill(
     path: Path, source: Source, data: DataConfig, model: ModelConfig, progress: Progress | None, part: str
 ) -> Decoded:
-    where = _called(data, part)
+    where = called(data, part)
     size, channels = model.image_size, model.image_channels
     decoding = Decoding(source, data, model, progress, where, lambda image: images.prepare(image, size, channels), size)
 
@@ -171,7 +174,8 @@ def changed_by_another(path: Path) -> UserError:
     )
 
 
-def _called(data: DataConfig, part: str) -> str:
+def called(data: DataConfig, part: str) -> str:
+    """Name of the data, or of a split of it, in messages."""
     return f"the {part} split of {data.data_dir}" if part else data.data_dir
 
 
@@ -187,16 +191,18 @@ def check_unchanged(source: Source, where: str) -> None:
 def _open_identities(path: Path, source: Source) -> Decoded | None:
     """Opens cached identities; None if they are missing or incomplete."""
     try:
-        rows = arrays.read_npy(path)
+        rows = arrays.map_npy(path)
     except (OSError, UserError):
         return None
-    return _from_identities(rows) if rows.shape == (source.count, IDENTITY_BYTES) else None
+    return _from_identities(path, rows) if rows.shape == (source.count, IDENTITY_BYTES) else None
 
 
-def _from_identities(rows: np.ndarray) -> Decoded:
+def _from_identities(path: Path, rows: np.ndarray) -> Decoded:
     """Drops unreadable images from identities uint8 [count, 32], all 0 for these."""
-    kept = np.flatnonzero(rows.any(axis=1))
-    return Decoded(np.empty((0, 0, 0, 0), np.uint8), rows[kept], kept, ())
+    pixels, readable = np.empty((0, 0, 0, 0), np.uint8), rows.any(axis=1)
+    if readable.all():
+        return Decoded(path, pixels, rows, None, ())
+    return Decoded(path, pixels, rows[readable], np.flatnonzero(readable), ())
 
 
 def _identify(path: Path, source: Source, data: DataConfig, progress: Progress | None, part: str) -> Decoded:
@@ -207,11 +213,11 @@ def _identify(path: Path, source: Source, data: DataConfig, progress: Progress |
             rows += pool.map(_identity_of, items)
             if progress:
                 progress(len(rows), source.count)
-    check_unchanged(source, _called(data, part))
+    check_unchanged(source, called(data, part))
     found = np.frombuffer(b"".join(rows), np.uint8).reshape(-1, IDENTITY_BYTES)
     arrays.write_npy(path, found)
     remove_superseded(path)
-    return _from_identities(found)
+    return _from_identities(path, found)
 
 
 def _identity_of(item: Item) -> bytes:

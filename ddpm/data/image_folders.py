@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ddpm.data.labelling import BY_FOLDER, NO_CLASSES, Labelling, label
-from ddpm.data.listing import File, Listing, file_stamp, is_rewritten, list_folder
+from ddpm.data.listing import File, Listing, file_stamp, is_rewritten
 from ddpm.data.source import Item, Read, Source, number_classes
 from ddpm.errors import UserError, as_user_error
 from ddpm.formatting import plural, printable, some
@@ -59,13 +59,12 @@ class Files(Source):
             yield Item(printable("/".join(file.parts)), partial(_open_file, path, size), partial(_identify_file, path))
 
 
-def open_folder(folder: Path) -> Files:
-    """Finds the images of a folder and its subfolders, with classes and splits by the rules of `ddpm.data.labelling`.
+def open_folder(folder: Path, listing: Listing) -> Files:
+    """The images of a folder as they were listed, with classes and splits by the rules of `ddpm.data.labelling`.
 
-    Classes are numbered in the sorted order of their names.  Raises UserError if there is no image, if the folder holds
-    samples or a run, or if its splits are ambiguous.
+    Classes are numbered in the sorted order of their names.  Raises UserError if there is no image, or if the splits
+    are ambiguous.
     """
-    listing = list_folder(folder)
     if not listing.files:
         without = f" ({', '.join(listing.left_out)} left out)" if listing.left_out else ""
         raise UserError(
@@ -147,8 +146,8 @@ def _notices(listing: Listing, sorted_: Labelling) -> Iterator[str]:
         )
     if listing.unread:
         yield (
-            f"Not supported: {', '.join(listing.unread)}; to use their images, convert them to PNG or JPEG, or unpack"
-            " archives."
+            f"Not supported: {', '.join(listing.unread)}; to use their images, convert them to PNG or JPEG, unpack"
+            " archives, or name .tar shards alone, as in train-{000000..000099}.tar."
         )
 
 

@@ -9,6 +9,7 @@ from ddpm.config import records
 from ddpm.config.training import Config
 from ddpm.data import datasets
 from ddpm.data.datasets import Dataset, Digest
+from ddpm.data.encoded import Encoded
 from ddpm.data_sets import DATA_SETS
 from ddpm.errors import UserError
 from ddpm.formatting import plural
@@ -120,6 +121,6 @@ def _may_mix(config: Config, seen: Digest, dataset: Dataset) -> bool:
     return any(_all_alike(dataset.images, side) for side in (dataset.indices, others))
 
 
-def _all_alike(images: np.ndarray, indices: np.ndarray) -> bool:
+def _all_alike(images: np.ndarray | Encoded, indices: np.ndarray) -> bool:
     """True if the images uint8 [N, H, W, C] at `indices`, int64 [n], are all the same."""
     return all(np.array_equal(images[k], images[indices[0]]) for k in indices)

@@ -31,6 +31,7 @@ class Listing(NamedTuple):
     files: list[File]
     left_out: tuple[str, ...]  # other files, by kind: "3 .heic files"
     unread: tuple[str, ...]  # of these, images in unsupported formats
+    shards: list[File]  # of these, tar archives
 
 
 def list_folder(folder: Path) -> Listing:
@@ -67,6 +68,7 @@ class _Lister:
     def __init__(self, folder: Path):
         self.folder = folder
         self.found: list[File] = []
+        self.shards: list[File] = []
         self.others: Counter[str] = Counter()  # by phrase
         self.kinds: Counter[str] = Counter()  # by extension
         self.ours: list[str] = []  # folders, by their names from `folder` on
@@ -82,7 +84,7 @@ class _Lister:
             waiting += reversed(self._folder(path, parts))
         self.found.sort()
         unread = tuple(self._kind(kind) for kind in sorted(self.kinds) if kind in UNREAD)
-        return Listing(self.found, (*unread, *self._rest()), unread)
+        return Listing(self.found, (*unread, *self._rest()), unread, sorted(self.shards))
 
     def _kind(self, kind: str) -> str:
         count = self.kinds[kind]
@@ -181,6 +183,8 @@ class _Lister:
             self.found.append(File(parts, stamp(status)))
         else:
             self.kinds[kind] += 1
+            if kind == ".tar":
+                self.shards.append(File(parts, stamp(status)))
 
 
 def _is_link(entry: os.DirEntry) -> bool:

@@ -3,6 +3,7 @@
 A source lists its images without decoding them, and reads pixels on demand.
 """
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -58,6 +59,17 @@ class Source(ABC):
         size, channels: for a source that generates its images; others ignore them.
         """
 
+    def some_items(self, indices: Sequence[int], size: int, channels: int) -> Iterator[Item]:
+        """Yields some images, by increasing index, not yet read."""
+        wanted = set(indices)
+        for index, item in enumerate(itertools.islice(self.items(size, channels), max(wanted, default=-1) + 1)):
+            if index in wanted:
+                yield item
+
+    def class_counts(self) -> tuple[int, ...]:
+        """Number of images of each class; empty without labels."""
+        return () if self.labels is None else count_classes(self.labels, self.class_names)
+
     def test_part(self) -> "Source | None":
         """Test split of the data, numbered like the training images; None if there is none."""
         return None
@@ -65,6 +77,11 @@ class Source(ABC):
     def labelled(self) -> "Source":
         """The source without images that have no class."""
         return self
+
+
+def count_classes(labels: np.ndarray, names: Sequence[str]) -> tuple[int, ...]:
+    """Number of images of each class; labels: int64 [N], -1 for none."""
+    return tuple(int(n) for n in np.bincount(labels[labels >= 0], minlength=len(names)))
 
 
 def number_classes(names: Sequence[Any] | np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -1,4 +1,4 @@
-"""Opens data sources: folders, .npz files and the data sets known by name."""
+"""Opens data sources: folders, .npz files, tar shards and the data sets known by name."""
 
 import contextlib
 import hashlib
@@ -10,10 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from ddpm.data import shapes
+from ddpm.data import shapes, shard_index
+from ddpm.data.decoded import Progress
 from ddpm.data.image_folders import open_folder
+from ddpm.data.listing import file_stamp, list_folder
 from ddpm.data.npz_files import Npz
 from ddpm.data.source import Item, Read, Source
+from ddpm.data.tar_shards import expanded, is_pattern, open_shards
 from ddpm.data_sets import DATA_SETS
 from ddpm.errors import UserError
 from ddpm.storage import paths
@@ -45,8 +48,21 @@ def cifar10() -> Source:
     return Npz(cifar10_path(), DATA_SETS["cifar10"].title)
 
 
-def open_source(data_dir: str) -> Source:
-    """Opens the source `data_dir`.  Raises UserError if it does not exist or holds no images."""
+def exists(data_dir: str) -> bool:
+    """True if there is a file, a folder or a data set of that name; of a pattern of shards, the first."""
+    if data_dir in DATA_SETS or os.path.exists(paths.full(data_dir)):
+        return True
+    try:
+        return is_pattern(data_dir) and bool(expanded(data_dir))
+    except UserError:
+        return False
+
+
+def open_source(data_dir: str, progress: Progress | None = None) -> Source:
+    """Opens the source `data_dir`; of tar shards an index is made once, with calls of `progress`.
+
+    Raises UserError if it does not exist or holds no images.
+    """
     if data_dir in DATA_SETS:
         source: Source = DATA_SETS[data_dir].open()
         return source
@@ -57,7 +73,12 @@ def open_source(data_dir: str) -> Source:
         )
     path = paths.full(data_dir)
     if os.path.isdir(path):  # unlike path.is_dir(), False for an invalid path
-        return open_folder(path)
+        listing = list_folder(path)
+        if listing.shards and not listing.files:
+            return open_shards([path.joinpath(*shard.parts) for shard in listing.shards], progress)
+        return open_folder(path, listing)
+    if is_pattern(data_dir):
+        return open_shards(expanded(data_dir), progress)
     if not os.path.exists(path):
         raise UserError(
             f"There is no folder or file {data_dir}: run `ddpm data {path.name} --help` to prepare one."
@@ -70,9 +91,20 @@ def open_source(data_dir: str) -> Source:
         )
     if path.suffix.lower() != ".npz" or not path.is_file():
         raise UserError(
-            f"{data_dir} is neither a folder nor an .npz file: name the folder that holds the images.", code="not-data"
+            f"{data_dir} is neither a folder, nor an .npz file or .tar shards: name the folder that holds the images.",
+            code="not-data",
         )
     return Npz(path, ".npz file")
+
+
+def shards_state(data_dir: str) -> str:
+    """Names the state of the tar shards of a folder or pattern: another name when one was added, removed or written."""
+    path = paths.full(data_dir)
+    if os.path.isdir(path):
+        shards = [path.joinpath(*shard.parts) for shard in list_folder(path).shards]
+    else:
+        shards = expanded(data_dir)
+    return shard_index.path_of(shards, [file_stamp(shard) for shard in shards]).name
 
 
 class Shapes(Source):

@@ -1,18 +1,19 @@
 """Reads tar archives of strangers entry by entry: names and sizes are judged before anything is read.
 
-tarfile itself reads extended headers of any size into memory, and parses them in quadratic time.  Here they are passed
-over, but for a size: the archives that are read have short names, which stand in the plain headers.
+Extended headers are passed over, but for a size: the archives that are read have short names, which stand in the plain
+headers.
 """
 
 import bz2
 import gzip
-import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from ddpm.data import tar_headers
 from ddpm.data.archives import CHUNK
+from ddpm.data.tar_headers import EXTENDED, FOLDER, LINKS, LONG_NAME, PASSED_OVER, REGULAR
 from ddpm.errors import UserError
 from ddpm.formatting import memory
 from ddpm.storage.zip_files import check_entry
@@ -20,8 +21,8 @@ from ddpm.storage.zip_files import check_entry
 MOST_ENTRIES = 1000
 MOST_EXTENDED = 2**16  # bytes of an extended header that are looked at
 MOST_BYTES = 2**30  # unpacked, of all entries together
-EXTENDED = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME)  # of the next entry
-DAMAGE = (tarfile.TarError, EOFError, OSError, zlib.error, ValueError)  # what reading a damaged archive raises
+OTHERS = (EXTENDED, LONG_NAME, *PASSED_OVER)  # entries that are headers themselves
+DAMAGE = (EOFError, OSError, zlib.error, ValueError)  # what reading a damaged archive raises
 OPENERS: dict[bytes, Callable[[IO[bytes]], Any]] = {  # by the first two bytes; else it is not compressed
     b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
     b"BZ": bz2.BZ2File,
@@ -56,13 +57,13 @@ def entries(path: Path, file: IO[bytes], wanted: str, largest: int) -> Iterator[
     declared: int | None = None  # the size of the next entry
     while member := _header(stream, first=not count):
         count += 1
-        if declared is not None and member.type not in EXTENDED:
-            member.size, declared = declared, None
+        if declared is not None and member.kind not in OTHERS:
+            member, declared = member._replace(size=declared), None
         total += member.size
-        check_entry(member.name, member.issym() or member.islnk(), str(path), f"use {wanted}")
-        if not (member.isreg() or member.isdir() or member.type in EXTENDED) or member.issparse():
+        check_entry(member.name, member.kind in LINKS, str(path), f"use {wanted}")
+        if member.kind not in (*REGULAR, FOLDER, *OTHERS):
             raise UserError(
-                f"{path} is unsafe, as its entry {member.name!r} is no regular file (type {member.type!r}): use"
+                f"{path} is unsafe, as its entry {member.name!r} is no regular file (type {member.kind!r}): use"
                 f" {wanted}.",
                 code="unsafe-archive",
             )
@@ -74,11 +75,11 @@ def entries(path: Path, file: IO[bytes], wanted: str, largest: int) -> Iterator[
                 code="unsafe-archive",
             )
         content = _Counted(stream, member.size)
-        if member.type == tarfile.XHDTYPE:
-            declared = _declared_size(content.read(MOST_EXTENDED))
-        elif member.isreg():
+        if member.kind == EXTENDED:
+            declared = tar_headers.declared(content.read(MOST_EXTENDED))[1]
+        elif member.kind in REGULAR:
             yield Entry(member.name, member.size, content)  # type: ignore[arg-type]
-        _skip(stream, content.left + -member.size % tarfile.BLOCKSIZE)
+        _skip(stream, content.left + member.padded - member.size)
     rest = 0
     while chunk := stream.read(CHUNK):  # to the end, where gzip stores its checksum
         rest += len(chunk)
@@ -87,15 +88,6 @@ def entries(path: Path, file: IO[bytes], wanted: str, largest: int) -> Iterator[
                 f"{path} has more than {memory(MOST_BYTES)} behind its last entry: use {wanted}.",
                 code="unsafe-archive",
             )
-
-
-def _declared_size(records: bytes) -> int | None:
-    """The size in an extended header, which replaces that of the plain header if it has more than 8 GB."""
-    for line in records.split(b"\n"):
-        key, _, value = line.partition(b" ")[2].partition(b"=")
-        if key == b"size":
-            return int(value)
-    return None
 
 
 class _Counted:
@@ -110,14 +102,13 @@ class _Counted:
         return content
 
 
-def _header(stream: IO[bytes], first: bool) -> tarfile.TarInfo | None:
-    """Reads the header of the next entry; None at the end of the archive."""
-    try:
-        return tarfile.TarInfo.frombuf(stream.read(tarfile.BLOCKSIZE), "utf-8", "surrogateescape")
-    except (tarfile.EOFHeaderError, tarfile.EmptyHeaderError):  # type: ignore[attr-defined]
-        if first:
-            raise
-        return None
+def _header(stream: IO[bytes], first: bool) -> tar_headers.Header | None:
+    """Reads the header of the next entry; None at the end of the archive.  Raises tar_headers.Damaged."""
+    block = stream.read(tar_headers.BLOCK)
+    header = tar_headers.parse(block) if block or first else None
+    if first and header is None:
+        raise tar_headers.Damaged("it is no tar archive")
+    return header
 
 
 def _skip(stream: IO[bytes], size: int) -> None:

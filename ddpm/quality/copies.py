@@ -70,7 +70,7 @@ class References:
         self._dataset = dataset
         seen: set[bytes] = set()
         numbers, keys = [], []
-        block = max(1, BLOCK // (4 * dataset.images[0].size))
+        block = max(1, BLOCK // (4 * dataset.values))
         for start in range(0, len(chosen), block):
             part = chosen[start : start + block]
             images = dataset.take(part)[0]

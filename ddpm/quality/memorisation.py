@@ -49,7 +49,7 @@ def measure(
     net: of features, in which they are compared too.  Raises UserError if there are too few different training images.
     """
     rng = np.random.default_rng(seed)
-    most = MOST_BYTES // training.images[0].size
+    most = MOST_BYTES // training.values
     chosen = None if len(training) <= most else np.sort(rng.choice(len(training), most, replace=False))
     references = copies.References(training, chosen)
     own = None

@@ -280,12 +280,12 @@ def check_job(state: str) -> Job:
     return Job(paths.cache_folder() / "jobs" / f"check-{state}")
 
 
-def start_checking(data_dir: str, state: str) -> Job:
-    """Looks at every image of some data, in a process of its own."""
+def start_checking(data_dir: str, state: str, command: str = "check") -> Job:
+    """Looks at every image of some data, in a process of its own, or makes their index (command: index)."""
     job = check_job(state)
     with guard(job.folder.parent):
         _announce(job, 0)
-    _spawn(job, ["data", "check", data_dir, "--job", str(job.folder)])
+    _spawn(job, ["data", command, data_dir, "--job", str(job.folder)])
     return job
 
 

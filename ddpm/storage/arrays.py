@@ -123,6 +123,21 @@ def read_npy(source: Path | IO[bytes]) -> np.ndarray:
         return read_array(file, os.fstat(file.fileno()).st_size, str(path))
 
 
+def map_npy(path: Path) -> np.ndarray:
+    """Maps the array [...] of numbers in an .npy file of this program into memory, read-only.
+
+    Raises UserError if it is missing or damaged.
+    """
+    with _user_errors(path), open(path, "rb") as file:
+        header, at = read_header(file), file.tell()
+        if header.dtype.kind not in KINDS or at + header.bytes != os.fstat(file.fileno()).st_size:
+            raise ValueError(f"{path} has other bytes than its shape needs")
+        if not header.bytes:
+            return np.zeros(header.shape, header.dtype)
+        order = "F" if header.fortran else "C"
+        return np.memmap(file, header.dtype, "r", at, header.shape, order).view(np.ndarray)  # type: ignore[call-overload]
+
+
 @contextlib.contextmanager
 def _user_errors(path: Path) -> Iterator[None]:
     """Turns what reading a damaged file raises into a UserError."""

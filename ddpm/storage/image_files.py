@@ -280,3 +280,11 @@ def size(path: Path) -> tuple[int, int] | None:
             return _header(file, path, least=4).size
     except Exception:  # `load` reports what is wrong
         return None
+
+
+def size_in(content: bytes, name: str) -> tuple[int, int] | None:
+    """As `size`, of the bytes of an image file of that name."""
+    try:
+        return _header(io.BytesIO(content), name, least=4).size
+    except Exception:  # `decode` reports what is wrong
+        return None

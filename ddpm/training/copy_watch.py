@@ -66,14 +66,14 @@ class CopyWatch:
 
     def _estimate(self, count: int) -> float:
         """Seconds that the next check takes."""
-        values = self._dataset.images[0].size
+        values = self._dataset.values
         if self._references is not None:
             return COMPARING * values * count
         return READING * values * min(len(self._dataset), MOST_BYTES // values) + COMPARING * values * (count + UNSEEN)
 
     def _read(self) -> copies.References:
         """Reads the training images, and compares some with the others."""
-        total, most = len(self._dataset), MOST_BYTES // self._dataset.images[0].size
+        total, most = len(self._dataset), MOST_BYTES // self._dataset.values
         rng = np.random.default_rng(0)
         chosen = None if total <= most else np.sort(rng.choice(total, most, replace=False))
         references = copies.References(self._dataset, chosen, lambda done, total: self._worker.beat())

@@ -18,7 +18,7 @@ from ddpm.config.training import Config
 from ddpm.data import datasets
 from ddpm.data.datasets import Dataset
 from ddpm.data.decoded import Progress
-from ddpm.data.stream import Stream
+from ddpm.data.stream import Order, Stream
 from ddpm.diffusion.denoiser import Network
 from ddpm.diffusion.losses import Batch, eps_errors
 from ddpm.errors import UserError
@@ -82,8 +82,9 @@ class HeldOutLoss:
         self.trainer = trainer
         count = held_out.images(config.train, len(part))
         numbers = datasets.class_numbers(config, part.class_names)
-        self._held_out = _chosen(part, count, config, numbers)
-        self._training = _chosen(trainer.stream.dataset, count, config, None)
+        order = trainer.stream.order
+        self._held_out = _chosen(part, count, config, numbers, order)
+        self._training = _chosen(trainer.stream.dataset, count, config, None, order)
         random = np.random.PCG64(np.random.SeedSequence((config.train.seed, count))).random_raw(count) / 2.0**64
         self.t = torch.from_numpy(((np.arange(count) + random) * T / count).astype(np.int64).clip(max=T - 1))
         exact = 1.0 if trainer.compute.precision == "fp32" else held_out.EXACT
@@ -156,13 +157,13 @@ def begin(trainer: Trainer, part: Dataset | None) -> HeldOutLoss | None:
     return loss if loss and loss.interval else None
 
 
-def _chosen(dataset: Dataset, count: int, config: Config, numbers: np.ndarray | None) -> _Chosen:
+def _chosen(dataset: Dataset, count: int, config: Config, numbers: np.ndarray | None, order: Order) -> _Chosen:
     """`count` images of the data in an order that the seed decides, some of them again where there are fewer.
 
     numbers: the network's number of each class of the data, int64 [C]; None: the same.
     """
     middle = dataclasses.replace(dataset, scaled=None)  # of training images too: as the held-out ones are cropped
-    pixels, labels = Stream(middle, config.train.seed).next(count)
+    pixels, labels = Stream(middle, config.train.seed, order=order).next(count)
     if labels is None or not config.model.class_cond:
         return _Chosen(pixels, None)
     return _Chosen(pixels, labels if numbers is None else numbers[labels])

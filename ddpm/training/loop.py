@@ -77,7 +77,6 @@ class TrainingLoop:
         self.notices = " ".join(filter(None, (self.notices, *self.trainer.compute.notices)))
         for sentence in self.trainer.compute.notices:
             log.warning("%s", sentence)
-        self.held_out = held_out.begin(self.trainer, part)
         self.last_held_out: Mapping[str, float] = {}
         self.means = Means(len(self.trainer.schedule))
         self.seconds_before = 0.0
@@ -85,6 +84,7 @@ class TrainingLoop:
             np.empty(0, np.uint64), dataset
         )  # identities of all images ever trained on; None: not known
         self._restore()
+        self.held_out = held_out.begin(self.trainer, part)  # in the order that was restored
         if distributed.is_main():
             run.save_config(self.config)  # where its data was named anew
         self.metrics: RunLog | None = None  # of the main process

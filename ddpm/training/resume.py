@@ -8,15 +8,14 @@ from typing import Any, NamedTuple
 from ddpm.checkpoints import checkpoint_files
 from ddpm.config import codec
 from ddpm.config.training import Config
-from ddpm.data import datasets
+from ddpm.data import datasets, sources
 from ddpm.data.lineage import Remedy
-from ddpm.data_sets import DATA_SETS
 from ddpm.errors import AlreadyDone, UserError
 from ddpm.runs import extending, lost_checkpoints
 from ddpm.runs.manifests import Checkpoint
 from ddpm.runs.runs import Run
 from ddpm.runs.worker import Worker
-from ddpm.storage import files, paths
+from ddpm.storage import files
 from ddpm.training import warm_start
 
 log = logging.getLogger("ddpm")
@@ -53,7 +52,7 @@ def _with_data(run: Run, given: Mapping[str, Any]) -> Config:
     remedy = f"`{run.shell('train', '--resume', more=['--data_dir', 'FOLDER'])}`"
     if not place:
         raise UserError(f"{run.name} has no data to train on yet: {remedy} names it.", code="no-data-named")
-    if place not in DATA_SETS and not paths.full(place).exists():
+    if not sources.exists(place):
         raise UserError(
             f"There is no folder or file {place}, on which {run.name} was trained: {remedy} says where the images are"
             " now.",

@@ -24,13 +24,13 @@ log = logging.getLogger("ddpm")
 DECIDED_LATER = ("small-images", "nothing-left", "broken-image")  # by all images, by the content of a file
 
 
-def settle(config: Config) -> Config:
+def settle(config: Config, progress: Progress | None = None) -> Config:
     """Adds to the settings of a new training what follows from them and the data: total_steps, the classes.
 
     No image is read.  Raises UserError for settings that do not go together and for data that is not there.
     """
     validation.check(config)
-    return datasets.resolve(training_cost.with_steps(config))
+    return datasets.resolve(training_cost.with_steps(config), progress)
 
 
 def prepare(config: Config, progress: Progress | None = None) -> tuple[Config, Dataset]:
@@ -42,7 +42,7 @@ def prepare(config: Config, progress: Progress | None = None) -> tuple[Config, D
     """
     from ddpm.training import held_out
 
-    config = settle(config)
+    config = settle(config, progress)
     dataset = datasets.open_dataset(config.data, config.model, progress, seed=config.train.seed, training=True)
     held_out.open_part(config, progress)
     if config.train.resume_checkpoint:
@@ -52,12 +52,12 @@ def prepare(config: Config, progress: Progress | None = None) -> tuple[Config, D
     return config, dataset
 
 
-def warnings(config: Config, folder: Path) -> list[str]:
+def warnings(config: Config, folder: Path, progress: Progress | None = None) -> list[str]:
     """Sentences on what hardly works as intended in a new training in `folder`, as the Train page reports it too.
 
     Raises UserError for what would fail, before anything is read.
     """
-    config = settle(config)
+    config = settle(config, progress)
     found = list(starting.problems(config, folder, datasets.describe(config.data.data_dir)))
     for problem in found:
         if not problem.keep and problem.code not in DECIDED_LATER:

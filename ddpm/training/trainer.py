@@ -197,12 +197,13 @@ class Trainer:
 
     def state(self) -> dict[str, Any]:
         """State for an exact resume beyond weights and optimiser; with several processes, a collective call."""
-        state = {
+        state: dict[str, Any] = {
             "step": self.step,
             "warmed_from": self.warmed_from,
             "decided_for": self.decided_for,
             "lr_decay": learning_rate.decay(self.config.train, self.step),
             "position": self.stream.position,
+            "order": self.stream.order,
             "ema_updates": self.ema.updates,
             "timesteps": self.timesteps.state(),
             "rng": self.rng.get_state(),
@@ -241,6 +242,8 @@ class Trainer:
         self.decided_for = state.get("decided_for", "")
         self._resume_learning_rate(state)
         self.stream.position = state["position"]
+        if not state.get("fresh"):
+            self.stream.order = state.get("order", "sorted")  # earlier versions sorted, however many images there were
         self.ema.updates = state["ema_updates"]
         if "timesteps" in state:  # runs of version 0.1.0 drew all timesteps alike, and other programs keep no history
             self.timesteps.load(state["timesteps"])

@@ -1,7 +1,7 @@
 """Data part of the Train form: a named data set or a path, and a description of its contents."""
 
-import itertools
 import os
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from ddpm.config.training import Config, DataConfig
 from ddpm.config.validation import Problem
 from ddpm.data import checked, datasets, sources
 from ddpm.data.datasets import Description
+from ddpm.data.decoded import Progress
 from ddpm.data_sets import ARCHIVES, DATA_SETS
 from ddpm.errors import Code, UserError
 from ddpm.planning import training_cost
@@ -32,6 +33,7 @@ PATH = "path"  # the option for a folder or file of one's own
 SHOWN = 24  # images shown, in three rows
 TILE = 64  # pixels on screen, about
 TILE_MOST = 96
+LONGEST = 2.0  # seconds in which a page makes the index of tar shards; a longer one is made in the background
 
 
 class Contents(NamedTuple):
@@ -40,7 +42,7 @@ class Contents(NamedTuple):
     description: Description | None
     error: str = ""  # why there is none
     code: Code = "unreadable-data"
-    state: str = ""  # of the files of a folder or .npz file, whose images are looked at
+    state: str = ""  # of the files of a folder, .npz file or shards, which are looked at in the background
 
 
 def fill(form: str, data_dir: str) -> None:
@@ -72,7 +74,12 @@ def _named(form: str) -> str:
 
 def inspect(data_dir: str) -> Contents:
     """Describes the contents of `data_dir`, or what is wrong with it."""
-    return _inspect(data_dir, _stamp(data_dir)) if data_dir else Contents(None)
+    try:
+        return _inspect(data_dir, _stamp(data_dir)) if data_dir else Contents(None)
+    except UserError as error:  # which the cache does not keep
+        state = f"index-{sources.shards_state(data_dir)}"
+        image_check.begin_index(data_dir, state)
+        return Contents(None, str(error), error.code, state)
 
 
 def problems(found: Contents) -> list[Problem]:
@@ -128,7 +135,7 @@ def show(form: str, config: Config, found: Contents, notes: Notes, archive: str 
         required=True,
         label_visibility="collapsed",
         wrap=True,
-        format_func=lambda name: DATA_SETS[name].title if name != PATH else "Folder or .npz file",
+        format_func=lambda name: DATA_SETS[name].title if name != PATH else "Folder or file",
         on_change=layout.callback(take_over),
         args=(form,),
         persist_state="session",
@@ -143,7 +150,8 @@ def show(form: str, config: Config, found: Contents, notes: Notes, archive: str 
             args=(form,),
             persist_state="session",
             help=(
-                "A folder of images, searched recursively, or an .npz file with arr_0. Classes come from folders or"
+                "A folder of images, searched recursively, an .npz file with arr_0, or webdataset tar shards: their"
+                " folder, or a pattern such as train-{000000..000099}.tar. Classes come from folders or"
                 " from file names such as cat_001.png; folders named train and test are splits."
             ),
         )
@@ -155,6 +163,8 @@ def show(form: str, config: Config, found: Contents, notes: Notes, archive: str 
         obtain_data.show_archive(form, archive)
     else:
         setting_fields.show_problems(form, notes.problems.get("data_dir", ()))
+    if found.code == "unindexed-data":
+        image_check.show(found.state)
     if about is None:
         return
     st.caption(escape(_summary(about, config.model.image_size, source != PATH)))
@@ -209,26 +219,41 @@ def _stamp(data_dir: str) -> int:
 @st.cache_data(hash_funcs=PATHS, max_entries=32, ttl=60, show_spinner="Reading the data …")
 def _inspect(data_dir: str, stamp: int) -> Contents:
     try:
-        source = sources.open_source(data_dir)
+        source = sources.open_source(data_dir, _quick())
         state = "" if data_dir in DATA_SETS else checked.state_of(source, data_dir)
         return Contents(datasets.description_of(source), state=state)
     except UserError as error:
+        if error.code == "unindexed-data":
+            raise
         return Contents(None, str(error), error.code)
+
+
+def _quick() -> Progress:
+    """What ends the making of an index that takes long, with a UserError."""
+    until = time.monotonic() + LONGEST
+
+    def progress(done: int, total: int) -> None:
+        if time.monotonic() > until:
+            raise UserError(
+                "The index of these tar shards is being made, which is done once and reads all of them: wait for it.",
+                code="unindexed-data",
+            )
+
+    return progress
 
 
 @st.cache_data(hash_funcs=PATHS, max_entries=32, ttl=60, show_spinner="Reading the data …")
 def _thumbnails(data_dir: str, stamp: int, size: int, channels: int) -> bytes | None:
     """Images from across the data, prepared as for the network; broken ones are left out."""
-    source = sources.open_source(data_dir)
-    wanted = set(np.linspace(0, source.count - 1, min(SHOWN, source.count)).astype(int).tolist())
+    source = sources.open_source(data_dir, _quick())
+    wanted = np.unique(np.linspace(0, source.count - 1, min(SHOWN, source.count)).astype(int))
     tiles = []
-    for k, item in enumerate(itertools.islice(source.items(size, channels), max(wanted) + 1)):
-        if k in wanted:
-            try:
-                with item.open() as read:
-                    tiles.append(_tile(read.image, size, channels))
-            except UserError:
-                continue
+    for item in source.some_items(wanted.tolist(), size, channels):
+        try:
+            with item.open() as read:
+                tiles.append(_tile(read.image, size, channels))
+        except UserError:
+            continue
     if not tiles:
         return None
     return images.encode_png(images.grid(np.stack(tiles), columns=8, scale=max(1, TILE // size)))

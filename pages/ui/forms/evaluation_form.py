@@ -120,7 +120,7 @@ def _data(config: Config) -> str:
     checkpoint_form.drop_unknown(FORM, "source", options)
     titles = {
         OWN: f"Training data: {own}",
-        PATH: "Folder or .npz file",
+        PATH: "Folder or file",
         **{n: s.title for n, s in DATA_SETS.items()},
     }
     source = st.selectbox(

@@ -1,10 +1,14 @@
-"""Looks at every image of a folder before a training starts, in the background where there are many."""
+"""Looks at every image of a folder before a training starts, in the background where there are many.
+
+The index of tar shards is made in the background, too.
+"""
 
 import streamlit as st
 
 from ddpm.config.validation import Problem
 from ddpm.data import checked
 from ddpm.data.checked import Checked
+from ddpm.data.datasets import LARGE
 from ddpm.formatting import plural
 from ddpm.runs import launch
 from ddpm.runs.jobs import ACTIVE, Job
@@ -15,9 +19,14 @@ FEW = 50  # images that are looked at while the page is drawn
 
 
 def begin(data_dir: str, state: str, count: int) -> Checked | None:
-    """What was seen of the images in that state of the files; begins to look where that was not done."""
+    """What was seen of the images in that state of the files; begins to look where that was not done.
+
+    More than LARGE images are looked at only by `ddpm data check`: it would take hours.
+    """
     if found := checked.known(state):
         return found
+    if count > LARGE:
+        return None
     with layout.errors():
         if count <= FEW:
             with st.spinner("Looking at all images …"):
@@ -25,6 +34,13 @@ def begin(data_dir: str, state: str, count: int) -> Checked | None:
         if launch.check_job(state).status() is None:
             launch.start_checking(data_dir, state)
     return None
+
+
+def begin_index(data_dir: str, state: str) -> None:
+    """Begins to make the index of tar shards, where that was not done."""
+    with layout.errors():
+        if launch.check_job(state).status() is None:
+            launch.start_checking(data_dir, state, "index")
 
 
 def waiting(state: str, seen: Checked | None) -> list[Problem]:
