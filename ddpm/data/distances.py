@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ddpm.data.datasets import Dataset
+from ddpm.data.datasets import LARGE, Dataset
 
 BLOCK = 2**25  # bytes of float32 that are compared at once
 MARGIN = 4  # more neighbours than asked for are kept until their exact distances are known
@@ -35,13 +35,18 @@ def nearest(
 ) -> list[Neighbour]:
     """Finds the `count` images of a split that are nearest to `image`, uint8 [H, W, C], mirrored or not; nearest first.
 
-    Every image of the split is looked at, with calls of `progress(done, total)`.
+    Every image of the split is looked at, with calls of `progress(done, total)`; see `searched`.
     """
     found = nearest_to_each(dataset, image[None], count, progress)
     return [
         Neighbour(int(number), float(distance), bool(flipped))
         for number, distance, flipped in zip(*(values[0] for values in found), strict=True)
     ]
+
+
+def searched(dataset: Dataset) -> int:
+    """How many images of a split are looked at: all, or LARGE of more, evenly spread."""
+    return min(len(dataset), LARGE)
 
 
 def nearest_to_each(
@@ -52,14 +57,15 @@ def nearest_to_each(
     Like `nearest`, for many images at once: by |x - y|^2 = |x|^2 - 2 x y + |y|^2, whose products are of blocks; the
     distances that are returned are exact.
     """
-    total, size, many = len(dataset), pixels[0].size, len(pixels)
+    total, size, many = searched(dataset), pixels[0].size, len(pixels)
     kept = min(count + MARGIN, total)
     wanted = _centred(pixels)
     block = max(1, BLOCK // (4 * max(size, many)))
     squares = np.full((many, kept), np.inf, np.float32)
     numbers = np.zeros((many, kept), np.int64)
     for start in range(0, total, block):
-        looked_at = np.arange(start, min(start + block, total))
+        done = min(start + block, total)
+        looked_at = np.arange(start, done) * len(dataset) // total
         images = dataset.take(looked_at)[0]
         both = [_centred(images), _centred(images[:, :, ::-1])]
         lengths = np.square(both[0]).sum(axis=1)
@@ -70,7 +76,7 @@ def nearest_to_each(
         whose = np.concatenate([numbers, np.broadcast_to(looked_at, found.shape)], axis=1)
         numbers = np.take_along_axis(whose, best, axis=1)
         if progress:
-            progress(int(looked_at[-1]) + 1, total)
+            progress(done, total)
     rows = [_exact(dataset, pixels[k], np.sort(numbers[k]), min(count, total)) for k in range(many)]
     return Neighbours(*(np.stack(column) for column in zip(*rows, strict=True)))
 

@@ -104,10 +104,11 @@ class _Scan:
                 suffix = matched[2].lower()
                 if suffix in sample:
                     self._note(f"{self._called(entry.name)} is there twice: remove one of them.")
-                sample[suffix] = entry
+                else:
+                    sample[suffix] = entry
             self._add(key, sample)
         except Damaged as error:
-            self._add(key, sample)
+            self._add(key, sample)  # what is whole of it
             where = f"after {len(self.at):,} images" if self.at else "at its start"
             self._note(f"{self.path} is damaged {where}, as {error}: download or create it again.")
         entries = np.zeros(len(self.at), ENTRY)
@@ -158,10 +159,8 @@ class _Scan:
     def _entries(self) -> Iterator[_Entry]:
         """Yields all regular files in the archive.  Raises Damaged, UserError."""
         at, name, size = 0, None, None  # of the next entry, where an extended header says so
-        while (block := self.file.read(tar_headers.BLOCK)) or not at:
-            if self.seen["stop"]:
-                return
-            header = tar_headers.parse(block)
+        while not self.seen["stop"]:
+            header = tar_headers.parse(self.file.read(tar_headers.BLOCK))
             if header is None:
                 if not at:
                     raise Damaged("it is no tar archive")

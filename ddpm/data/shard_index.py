@@ -106,7 +106,9 @@ def _checked(path: Path, stamps: tuple[str, ...]) -> Index | None:
                 return None
             if suffix != ".identities" and files.crc32(file) != about[suffix]:
                 return None
-            arrays.append(np.memmap(file, dtype, "r", shape=shape).view(np.ndarray))
+            arrays.append(
+                np.memmap(file, dtype, "r", shape=shape).view(np.ndarray) if count else np.zeros(shape, dtype)
+            )
         entries, labels, identities = arrays
         counts, sentences = tuple(map(int, about["counts"])), tuple(map(str, about["sentences"]))
         others = {str(kind): int(number) for kind, number in about["others"].items()}

@@ -46,7 +46,7 @@ def parse(block: bytes) -> Header | None:
     if size < 0:
         raise Damaged(f"an entry has {size:,} bytes")
     name, kind = text(block[:100]), block[156:157]
-    if kind in REGULAR and name.endswith("/"):
+    if kind == b"\0" and name.endswith("/"):  # before there were kinds
         kind = FOLDER
     if (prefix := block[345:500]).strip(b"\0") and block[257:265] == b"ustar\x0000":
         name = f"{text(prefix)}/{name}"

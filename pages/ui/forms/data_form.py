@@ -1,7 +1,6 @@
 """Data part of the Train form: a named data set or a path, and a description of its contents."""
 
 import os
-import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +14,6 @@ from ddpm.config.training import Config, DataConfig
 from ddpm.config.validation import Problem
 from ddpm.data import checked, datasets, sources
 from ddpm.data.datasets import Description
-from ddpm.data.decoded import Progress
 from ddpm.data_sets import ARCHIVES, DATA_SETS
 from ddpm.errors import Code, UserError
 from ddpm.planning import training_cost
@@ -33,7 +31,6 @@ PATH = "path"  # the option for a folder or file of one's own
 SHOWN = 24  # images shown, in three rows
 TILE = 64  # pixels on screen, about
 TILE_MOST = 96
-LONGEST = 2.0  # seconds in which a page makes the index of tar shards; a longer one is made in the background
 
 
 class Contents(NamedTuple):
@@ -219,7 +216,7 @@ def _stamp(data_dir: str) -> int:
 @st.cache_data(hash_funcs=PATHS, max_entries=32, ttl=60, show_spinner="Reading the data …")
 def _inspect(data_dir: str, stamp: int) -> Contents:
     try:
-        source = sources.open_source(data_dir, _quick())
+        source = sources.open_source(data_dir, image_check.quick())
         state = "" if data_dir in DATA_SETS else checked.state_of(source, data_dir)
         return Contents(datasets.description_of(source), state=state)
     except UserError as error:
@@ -228,24 +225,10 @@ def _inspect(data_dir: str, stamp: int) -> Contents:
         return Contents(None, str(error), error.code)
 
 
-def _quick() -> Progress:
-    """What ends the making of an index that takes long, with a UserError."""
-    until = time.monotonic() + LONGEST
-
-    def progress(done: int, total: int) -> None:
-        if time.monotonic() > until:
-            raise UserError(
-                "The index of these tar shards is being made, which is done once and reads all of them: wait for it.",
-                code="unindexed-data",
-            )
-
-    return progress
-
-
 @st.cache_data(hash_funcs=PATHS, max_entries=32, ttl=60, show_spinner="Reading the data …")
 def _thumbnails(data_dir: str, stamp: int, size: int, channels: int) -> bytes | None:
     """Images from across the data, prepared as for the network; broken ones are left out."""
-    source = sources.open_source(data_dir, _quick())
+    source = sources.open_source(data_dir, image_check.quick())
     wanted = np.unique(np.linspace(0, source.count - 1, min(SHOWN, source.count)).astype(int))
     tiles = []
     for item in source.some_items(wanted.tolist(), size, channels):

@@ -3,12 +3,16 @@
 The index of tar shards is made in the background, too.
 """
 
+import time
+
 import streamlit as st
 
 from ddpm.config.validation import Problem
 from ddpm.data import checked
 from ddpm.data.checked import Checked
 from ddpm.data.datasets import LARGE
+from ddpm.data.decoded import Progress
+from ddpm.errors import UserError
 from ddpm.formatting import plural
 from ddpm.runs import launch
 from ddpm.runs.jobs import ACTIVE, Job
@@ -16,6 +20,7 @@ from pages.ui.components.markdown import escape
 from pages.ui.frame import job_progress, layout
 
 FEW = 50  # images that are looked at while the page is drawn
+LONGEST = 2.0  # seconds in which a page makes the index of tar shards; a longer one is made in the background
 
 
 def begin(data_dir: str, state: str, count: int) -> Checked | None:
@@ -34,6 +39,20 @@ def begin(data_dir: str, state: str, count: int) -> Checked | None:
         if launch.check_job(state).status() is None:
             launch.start_checking(data_dir, state)
     return None
+
+
+def quick() -> Progress:
+    """What ends the making of an index that takes long, with a UserError: a page does not wait for that."""
+    until = time.monotonic() + LONGEST
+
+    def progress(done: int, total: int) -> None:
+        if time.monotonic() > until:
+            raise UserError(
+                "The index of these tar shards is being made, which is done once and reads all of them: wait for it.",
+                code="unindexed-data",
+            )
+
+    return progress
 
 
 def begin_index(data_dir: str, state: str) -> None:

@@ -9,7 +9,7 @@ from ddpm.data import datasets
 from ddpm.errors import UserError
 from ddpm.planning import quality_figures
 from ddpm.runs.manifests import Checkpoint
-from pages.ui.forms import checkpoint_form, setting_fields
+from pages.ui.forms import checkpoint_form, image_check, setting_fields
 
 FORM = "quality"
 FIELDS = {s.name: s for s in fields.settings(QualityConfig)}
@@ -39,7 +39,7 @@ def _problems(config: Config, settings: QualityConfig) -> list[str]:
     try:
         quality_figures.check(settings)
         if not settings.reference:
-            datasets.describe(config.data.data_dir)
+            datasets.describe(config.data.data_dir, image_check.quick())
     except UserError as error:
         return [str(error)]
     return []

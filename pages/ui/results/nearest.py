@@ -32,6 +32,7 @@ class Found(NamedTuple):
     neighbours: list[distances.Neighbour]
     classes: list[str]
     searched: int  # images that were compared
+    total: int  # training images
 
 
 class Search:
@@ -68,7 +69,7 @@ class Search:
         pixels, labels = data.take(np.array([one.number for one in found]))
         names = data.class_names
         known = [] if labels is None else [names[label] if 0 <= label < len(names) else "" for label in labels]
-        return Found(pixels, found, known, len(data))
+        return Found(pixels, found, known, distances.searched(data), len(data))
 
 
 @st.cache_resource(show_spinner=False, max_entries=8)
@@ -139,7 +140,8 @@ def _show(search: Search, pixels: np.ndarray, was_active: bool) -> None:
                 parts = [f"{neighbour.distance:,.1f}", *([found.classes[k]] if found.classes else [])]
                 st.caption(escape(" · ".join([*parts, *(["mirrored"] if neighbour.flipped else [])])))
     st.caption(
-        f"The nearest of {formatting.plural(found.searched, 'training image')}, as they are or mirrored. The number is"
+        f"The nearest of {formatting.plural(found.searched, 'training image')}"
+        f"{f' (of {found.total:,})' if found.searched < found.total else ''}, as they are or mirrored. The number is"
         " the root mean square difference of their pixel values, 0 to 255: near 0 it is a copy."
     )
 
