@@ -12,16 +12,26 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from ddpm.checkpoints import checkpoint_files
+from ddpm.cli import main
+from ddpm.config import codec
 from ddpm.config.model import ModelConfig
-from ddpm.config.training import DataConfig
-from ddpm.data import checked, datasets, shard_entries, shard_index, sources, splits
+from ddpm.config.training import Config, DataConfig
+from ddpm.data import checked, datasets, distances, shard_entries, shard_index, sources, splits, stream
 from ddpm.data.datasets import Dataset
 from ddpm.data.encoded import Encoded
 from ddpm.data.stream import Stream
 from ddpm.data.tar_shards import expanded
 from ddpm.errors import UserError
+from ddpm.runs import runs
+from ddpm.runs.runs import Run
+from ddpm.runs.worker import Worker
+from ddpm.training.loop import TrainingLoop
+from ddpm.training.trainer import Trainer
+from pages.ui.forms import data_form, image_check
 
 
 @pytest.fixture(autouse=True)
@@ -464,3 +474,89 @@ def test_an_npz_of_many_images_is_what_it_was(tmp_path: Path, monkeypatch: pytes
     assert np.array_equal(now.indices, before.indices)
     assert now.digest == before.digest
     assert opened(tmp_path / "a.npz", split="test", hold_out=0.3).digest == before.digest
+
+
+# --- training
+
+
+def train(run: Run, until: int) -> None:
+    with Worker(run.folder, run.config.train.total_steps) as worker:
+        loop = TrainingLoop(run, worker)
+        for report in loop.train():
+            if report.step == until - 1:  # it is heard after the next one
+                run.request("stop")
+
+
+@pytest.mark.parametrize("large", [3, 1000])
+def test_training_goes_on_exactly(
+    large: int, runs_dir: Path, tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the middle of an epoch, with held-out images, and with the index made anew meanwhile."""
+    for module in (stream, splits):
+        monkeypatch.setattr(module, "LARGE", large)
+    folder = many(tmp_path / "data", each=7)
+    settings = dict(total_steps=8, save_interval=2, class_cond=True, hold_out=0.3, random_flip=True)
+    config = datasets.resolve(codec.replace(tiny, {"data_dir": str(folder), **settings}))
+    straight, stopped = (runs.create_run(runs_dir, name, config) for name in ("straight", "stopped"))
+    train(straight, 100)
+    train(stopped, 4)
+    assert Run(stopped.folder).checkpoints()[-1].step == 4
+    state = checkpoint_files.read(stopped.checkpoint(4).path("state"))
+    assert state["trainer"]["order"] == ("computed" if large == 3 else "sorted")
+    assert ("learnt" in state) == (large == 1000)
+    for path in (tmp_path / "cache" / "images").glob("*.json"):
+        path.unlink()
+    monkeypatch.setattr(stream, "LARGE", 1000 + 3 - large)  # the order is that of the run
+    train(Run(stopped.folder), 100)
+    one, other = (checkpoint_files.load_weights(run.checkpoint(8).path("model")).tensors for run in (straight, stopped))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_run_of_an_earlier_version_keeps_its_order(tiny: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "LARGE", 10)
+    data = Dataset(np.zeros((20, 8, 8, 3), np.uint8), None, (), ())
+    config = codec.replace(tiny, {"image_size": 8})
+    trainer = Trainer(config, data, torch.device("cpu"))
+    assert trainer.stream.order == "computed"
+    state = trainer.state()
+    assert state.pop("order") == "computed"
+    trainer.load(trainer.weights(), None, state)
+    assert trainer.stream.order == "sorted"
+
+
+def test_ddpm_data_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = many(tmp_path / "data")
+    assert main.main(["data", "index", str(folder)]) == 0
+    monkeypatch.setattr(shard_entries, "scan", None)
+    assert levels(opened(folder)) == list(range(12))
+    assert main.main(["data", "index", str(tmp_path / "gone.tar")]) != 0
+
+
+def test_a_page_makes_no_long_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = []
+    monkeypatch.setattr(image_check, "LONGEST", -1.0)
+    monkeypatch.setattr(image_check, "begin_index", lambda data_dir, state: begun.append(state))
+    folder = many(tmp_path / "data")
+    found = data_form.inspect(str(folder))
+    assert (found.code, begun) == ("unindexed-data", [found.state])
+    sources.open_source(str(folder))
+    about = data_form.inspect(str(folder)).description
+    assert about is not None
+    assert about.count == 12
+
+
+def test_a_page_reads_only_the_images_that_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = sources.open_source(str(many(tmp_path / "data", each=40)))
+    monkeypatch.setattr(type(source), "items", None)
+    assert [item.identify() for item in source.some_items([0, 77, 119], 8, 3)] == [
+        hashlib.sha256(png(k)).digest() for k in (0, 77, 119)
+    ]
+
+
+def test_the_nearest_of_many_are_looked_for_in_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = np.arange(100, dtype=np.uint8).reshape(100, 1, 1, 1)
+    data = Dataset(pixels, None, (), ())
+    monkeypatch.setattr(distances, "LARGE", 10)
+    assert distances.searched(data) == 10
+    found = distances.nearest(data, np.full((1, 1, 1), 52, np.uint8), 3)
+    assert [one.number for one in found] == [50, 60, 40]

@@ -65,11 +65,6 @@ def _short_hash(text: str) -> str:
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
 
 
-def is_built(path: Path) -> bool:
-    """True if there is an index, whole or damaged."""
-    return path.with_suffix(".json").exists()
-
-
 def open_index(path: Path, shards: Sequence[Path], stamps: Sequence[str], progress: Progress | None = None) -> Index:
     """Opens the index of `shards`; makes it where that was not done, with calls of `progress`, which may raise.
 

@@ -145,6 +145,29 @@ def read_cifar10(path: Path) -> None:
         cifar10.write_folders(Path(folder))
 
 
+def tar_shards() -> list[bytes]:
+    """Samples with labels of both kinds, with long names and extended headers, in each format."""
+    found = []
+    for form in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w", format=form) as tar:
+            for k, (label, content) in enumerate((("cls", b"7"), ("json", b'{"label": "cat"}'), ("txt", b"words"))):
+                key = f"{'folder/' * 20}{k:06d}" if k == 1 else f"{k:06d}"
+                for end, value in ((label, content), ("png", image("PNG")()[0])):
+                    member = tarfile.TarInfo(f"{key}.{end}")
+                    member.size, member.mtime = len(value), 0.5  # type: ignore[assignment]
+                    tar.addfile(member, io.BytesIO(value))
+        found.append(buffer.getvalue())
+    return found
+
+
+def read_shards(path: Path) -> None:
+    """Makes the index, and decodes what it finds."""
+    for item in islice(open_source(str(path)).items(8, 3), 20):
+        with contextlib.suppress(UserError), item.open() as opened:
+            images.prepare(opened.image, 8, 3)
+
+
 def cifar10_pickles() -> list[bytes]:
     """Single members of an archive."""
     parts = cifar10_parts()
@@ -326,6 +349,7 @@ READERS = {
     "npz": Reader(npz_files, read_npz, "a.npz", "zip"),
     "npy": Reader(npy_files, arrays.read_npy, "a.npy"),
     "cifar10": Reader(cifar10_archives, read_cifar10, "cifar-10-python.tar.gz", "tar"),
+    "shards": Reader(tar_shards, read_shards, "train-000000.tar", "tar"),
     "cifar10-pickle": Reader(cifar10_pickles, read_cifar10_pickle, "test_batch"),
     "lsun": Reader(lsun_databases, read_lsun, lsun.DATA),
     "weights": Reader(weights(), read_weights, "model000003.pt", "zip"),
