@@ -70,7 +70,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("name", two_processes.TRAININGS)
 def test_two_with_a_batch_are_one_with_twice_the_batch(found: list[dict[str, Any]], name: str) -> None:
-    rough = 1e-2 if name == "bf16" else 1e-4
+    rough = 1e-2 if name in ("bf16", "compressed") else 1e-4
     two, one = found[0][name], two_processes.train(name, 1)
     for parameter, gradient in one["gradient"].items():
         torch.testing.assert_close(
@@ -108,7 +108,6 @@ def test_exchanges(found: list[dict[str, Any]]) -> None:
         assert now["broadcast_object"] == {"rank": 0}
         assert now["all_gather_object"] == [0, 1]
         assert now["all_gather"].tolist() == [[0, 0, 1, 1], [2, 2, 3, 2]]
-        assert [tensor.tolist() for tensor in now["sum"]] == [[3, 3], [[30, 30, 30]]]
         assert now["run_on_all_ranks"] == f"mine {rank}"
         assert now["one fails"] == "UserError: Process 1 says so."
         assert now["main fails"] == "UserError: Process 0 says so."
@@ -136,8 +135,7 @@ def test_alone_everything_is_its_own() -> None:
     assert distributed.all_gather_object(5) == [5]
     assert distributed.all_gather(tensor) is tensor
     assert distributed.run_on_main(lambda: 5) == distributed.run_on_all_ranks(lambda: 5) == 5
-    distributed.all_reduce_sum([tensor])
-    assert tensor.sum() == 6
+    assert distributed.data_parallel(network := torch.nn.Linear(1, 1), "bf16") is network
 
 
 # --- on the command line

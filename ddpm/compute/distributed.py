@@ -1,20 +1,22 @@
 """Collective operations of the processes that torchrun started; without torchrun they do nothing.
 
-Processes exchange values by gloo, and on GPUs sum gradients by NCCL.  When one ends, the others notice at their next
-exchange, which raises PeerLost.
+Processes exchange values by gloo, and average gradients by torch's DistributedDataParallel, over NCCL on GPUs.  When
+one ends, the others notice at their next exchange, which raises PeerLost.  Exchanges of values are by hand, as torch's
+neither end at once when a process is lost, nor pass on the exception of another process.
 """
 
 import contextlib
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from ddpm.errors import UserError
 from ddpm.host import cpu_threads
@@ -23,6 +25,7 @@ T = TypeVar("T")
 
 TIMEOUT = timedelta(minutes=10)  # of one exchange; a process that ends is noticed at once, an unplugged cable is not
 HEARTBEAT_SECONDS = 30.0  # between two messages of a process that still works in `run_on_all_ranks`
+BUCKET_MB = 2  # of gradients sent at once by gloo: what the backward pass cannot hide is the last; torch's 25 suit NCCL
 
 
 class PeerLost(UserError):
@@ -140,25 +143,51 @@ def all_gather(tensor: Tensor) -> Tensor:
     return torch.cat(found, dim=-1)
 
 
-def all_reduce_sum(tensors: Sequence[Tensor]) -> None:
-    """Replaces each tensor [...] by its sum over all processes, bit by bit the same in all of them.  One exchange."""
-    _in_place(tensors, lambda flat: dist.all_reduce(flat, group=_nccl))
+def data_parallel(network: nn.Module, compression: str) -> nn.Module:
+    """Gives each process the main one's weights, and wraps the network so that its backward pass averages gradients.
 
-
-def broadcast_from_main(tensors: Sequence[Tensor]) -> None:
-    """Replaces each tensor [...] by the main process's.  One exchange."""
-    _in_place(tensors, lambda flat: dist.broadcast(flat, 0, group=_nccl))
-
-
-@torch.no_grad()
-def _in_place(tensors: Sequence[Tensor], exchange: Callable[[Tensor], Any]) -> None:
+    Gradients [...] are sent in buckets, while the backward pass computes those of earlier layers, and are the mean over
+    all processes, bit by bit the same in all of them.  Which are summed together, and in which order, is decided by the
+    first backward pass of all: one that does not count makes later ones the same in every training.
+    compression: none, or bf16, in which they are sent and summed.
+    """
     if not is_initialized():
-        return
-    flat = torch.cat([tensor.flatten() for tensor in tensors])
+        return network
     with _exchange():
-        exchange(flat)
-    parts = flat.split([tensor.numel() for tensor in tensors])
-    torch._foreach_copy_(list(tensors), [part.view_as(like) for part, like in zip(parts, tensors, strict=True)])
+        parallel = DistributedDataParallel(
+            network,
+            process_group=_nccl,
+            bucket_cap_mb=None if _nccl else BUCKET_MB,
+            gradient_as_bucket_view=True,
+        )
+    if compression == "bf16":
+        parallel.register_comm_hook(_nccl, _average_in_bf16)
+    return parallel
+
+
+def _average_in_bf16(group: Any, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+    """torch's own, under another name: by that name it is refused without NCCL, though gloo can sum bf16."""
+    from torch.distributed.algorithms.ddp_comm_hooks import default_hooks  # takes a while, and is rarely needed
+
+    return default_hooks.bf16_compress_hook(group, bucket)
+
+
+def local_gradients(network: nn.Module) -> contextlib.AbstractContextManager[None]:
+    """While this lasts, gradients of a network from `data_parallel` stay here, to be averaged with those that follow.
+
+    It is for the forward pass too.
+    """
+    return network.no_sync() if isinstance(network, DistributedDataParallel) else contextlib.nullcontext()
+
+
+def average_gradients(loss: Tensor) -> None:
+    """The backward pass of a loss [], with its exchange of gradients.  Raises PeerLost if a process is gone."""
+    try:
+        loss.backward()
+    except RuntimeError as error:  # it may be of the computation itself, such as one for lack of memory
+        if isinstance(error, dist.DistError) or (is_initialized() and "gloo" in str(error)):
+            raise PeerLost from error
+        raise
 
 
 def run_on_all_ranks(make: Callable[[], T]) -> T:

@@ -208,6 +208,14 @@ class TrainConfig:
         high=10.0,
         group="Precision",
     )
+    grad_compression: str = setting(
+        "none",
+        "With several processes: none sends gradients in fp32; bf16 sends half as many bytes, rounded, which is faster"
+        " over a slow network.",
+        label="Gradient compression",
+        choices=("none", "bf16"),
+        group="Precision",
+    )
     grad_clip: float = setting(
         0.0,
         "Largest norm of the gradient; larger gradients are scaled down to it.",

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from ddpm.compute import precision
 from ddpm.diffusion.denoiser import Network
@@ -46,11 +47,15 @@ class ComputeMode(NamedTuple):
         return f"on {self.device}, in {self.precision} by {NAMES[self.kernels]}"
 
     def prepared(self, network: Network) -> Network:
-        """Prepares a network: x [N, C, H, W] -> float32 [N, C or 2C, H, W], whatever precision it computes in."""
-        if isinstance(network, UNet):
+        """Prepares a network: x [N, C, H, W] -> float32 [N, C or 2C, H, W], whatever precision it computes in.
+
+        One that averages gradients over processes is compiled as a whole: torch then cuts it where its buckets end.
+        """
+        inner = network.module if isinstance(network, DistributedDataParallel) else network
+        if isinstance(inner, UNet):
             dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
             native = MatrixOps if self.kernels == "amx" and dtype == torch.bfloat16 else NativeOps
-            network.use(TORCH if self.library is None else native(self.library, dtype))
+            inner.use(TORCH if self.library is None else native(self.library, dtype))
             if self.library is not None:
                 return network
         if self.kernels == "compile" and isinstance(network, nn.Module):

@@ -5,6 +5,7 @@ for report in trainer.steps(1000):
     print(report.step, report.losses["loss"].mean())
 """
 
+import contextlib
 import copy
 import dataclasses
 import logging
@@ -72,7 +73,8 @@ class Trainer:
         torch.manual_seed(config.train.seed)
         self.model = unet.build(config.model).to(self.device).train()
         self.parameters: list[torch.Tensor] = list(self.model.parameters())
-        distributed.broadcast_from_main(self.parameters)
+        self.parallel = distributed.data_parallel(self.model, config.train.grad_compression)
+        self._buckets_settled = not distributed.is_initialized()
         if distributed.rank():
             torch.manual_seed(config.train.seed + distributed.rank())  # for dropout
         self._compute_in(precision.for_training(config.train, self.device))
@@ -88,7 +90,7 @@ class Trainer:
     def _compute_in(self, name: str) -> None:
         """Prepares the forward pass in that precision, by the kernels of the settings."""
         self.compute = backend.resolve_backend(self.config.train.kernels, name, self.device, training=True)
-        self.forward = self.compute.prepared(self.model)
+        self.forward = self.compute.prepared(self.parallel)
 
     def next_batch(self) -> Batch:
         """The next batch: images, timesteps, noise and dropped labels, sampled for all processes and then split.
@@ -125,27 +127,29 @@ class Trainer:
     def update(self, batch: Batch) -> Report:
         """One training step.  The gradient is that of the mean loss over the batches of all processes."""
         began = time.perf_counter()
+        count, parts, unweighted = len(batch.x_start), [], []
+        if not self._buckets_settled:
+            self._settle_buckets(batch.part(0, min(self.config.train.micro, count)))
         for parameter in self.parameters:
             parameter.grad = None
-        count, parts, unweighted = len(batch.x_start), [], []
         factor = self.scale.factor if self.scale else 1.0
         for start in range(0, count, self.config.train.micro):
             part = batch.part(start, min(start + self.config.train.micro, count))
-            losses = training_losses(self.forward, self.schedule, self.full, self.config, part)
-            unweighted.append(losses["loss"].detach().double().cpu())
-            if part.weight is not None:
-                losses = {name: values * part.weight for name, values in losses.items()}
-            (losses["loss"].sum() / (count * distributed.world_size()) * factor).backward()
+            last = start + self.config.train.micro >= count
+            with contextlib.nullcontext() if last else distributed.local_gradients(self.parallel):
+                losses = training_losses(self.forward, self.schedule, self.full, self.config, part)
+                unweighted.append(losses["loss"].detach().double().cpu())
+                if part.weight is not None:
+                    losses = {name: values * part.weight for name, values in losses.items()}
+                distributed.average_gradients(losses["loss"].sum() / count * factor)
             parts.append({name: values.detach().double().cpu() for name, values in losses.items()})
         names = list(parts[0])
         rows = [batch.t.cpu().double(), torch.cat(unweighted), *(torch.cat([part[n] for part in parts]) for n in names)]
         t, learnt, *joined = distributed.all_gather(torch.stack(rows))
         finite = learnt.isfinite()  # a history of losses that holds another is of no use
         self.timesteps.update(t[finite].long(), learnt[finite])
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        distributed.all_reduce_sum(gradients)
-        if self.scale:
-            torch._foreach_mul_(gradients, 1 / factor)
+        if self.scale:  # what is not finite in one process is so in the mean: all leave the step out
+            torch._foreach_mul_([p.grad for p in self.parameters if p.grad is not None], 1 / factor)
         lr = learning_rate.learning_rate(self.config.train, self.step, self.warmed_from)
         grad_norm, applied = self.optimizer.step(lr)
         if self.scale:
@@ -155,6 +159,17 @@ class Trainer:
         return Report(
             self.step, dict(zip(names, joined, strict=True)), t.long(), grad_norm, lr, seconds, applied, scale
         )
+
+    def _settle_buckets(self, part: Batch) -> None:
+        """A pass that leaves weights and random state as they were, in which torch orders its buckets of gradients.
+
+        It orders them as gradients become ready in the first pass of all, and how a sum is rounded depends on it: a
+        resumed training would else begin in another order than that in which one goes on that was never stopped.
+        """
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            losses = training_losses(self.forward, self.schedule, self.full, self.config, part)
+            distributed.average_gradients(losses["loss"].sum())
+        self._buckets_settled = True
 
     def steps(self, total: int | None = None) -> Iterator[Report]:
         """Trains until `total` steps are done, or those of the settings, which may change meanwhile.
