@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+import psutil
+
 from ddpm.errors import UserError
 from ddpm.runs.jobs import State
 from ddpm.runs.worker import Helper, Worker
@@ -28,6 +30,19 @@ def is_distributed() -> bool:
 def is_main() -> bool:
     """True for the process that writes files and prints."""
     return not is_distributed() or int(os.environ["RANK"]) == 0
+
+
+def has_started(created: float) -> bool:
+    """True if what was created then, in seconds since the epoch, came after the start of this process's torchrun.
+
+    A run that bears the name of a new one is then the same training, which torchrun starts again.
+    """
+    return "TORCHELASTIC_RUN_ID" in os.environ and created >= psutil.Process(os.getppid()).create_time()
+
+
+def may_restart() -> bool:
+    """True if torchrun starts all processes again when one is lost."""
+    return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0
 
 
 def run(command: Callable[[argparse.Namespace], T], options: argparse.Namespace) -> T:

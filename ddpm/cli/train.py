@@ -105,6 +105,9 @@ def _train(options: argparse.Namespace) -> Output:
         )
     if options.dry_run:
         return _estimate(options, given)
+    begun = torchrun.run_on_main(lambda: _begun_before_restart(options))
+    if begun is not None:
+        options, given = argparse.Namespace(**{**vars(options), "resume": begun, "run": None}), {}
     run = torchrun.run_on_main(lambda: _run(options, given))
     with torchrun.worker_for(run.folder, run.config.train.total_steps, state="queued") as worker:
         to_file = shared.log_to(run)
@@ -118,6 +121,26 @@ def _train(options: argparse.Namespace) -> Output:
                 run = torchrun.run_on_main(lambda: _ready(run, given, worker))
             _train_here(run, worker)
     return Output(output.of_run(run))
+
+
+def _begun_before_restart(options: argparse.Namespace) -> str | None:
+    """The run to resume, as --resume names it, where torchrun starts a new training again; None where it is the first.
+
+    Raises UserError where a restart could not find the run.
+    """
+    if options.resume is not None:
+        return None
+    folder = options.runs_dir / options.run if options.run and run_names.is_name(options.run) else paths.log_folder()
+    if folder is None:
+        if torchrun.may_restart() and not options.run:
+            raise UserError(
+                "torchrun was asked to restart what fails (--max-restarts), and the run has no name by which a restart"
+                " could find it: give --name.",
+                code="missing-value",
+            )
+        return None
+    begun = (folder / "config.json").exists() and torchrun.has_started(runs.Run(folder).created_at)
+    return (options.run or "") if begun else None
 
 
 def _find(options: argparse.Namespace) -> runs.Run:

@@ -1,14 +1,16 @@
 """Collective operations of the processes that torchrun started; without torchrun they do nothing.
 
 Processes exchange values by gloo, and average gradients by torch's DistributedDataParallel, over NCCL on GPUs.  When
-one ends, the others notice at their next exchange, which raises PeerLost.  Exchanges of values are by hand, as torch's
-neither end at once when a process is lost, nor pass on the exception of another process.
+one ends, the others notice at their next exchange, which raises PeerLost.  `run_on_all_ranks` is by hand, since torch
+has nothing that waits however long the slowest takes and passes on its exception.
 """
 
 import contextlib
 import os
 import sys
 import threading
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -16,6 +18,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from ddpm.errors import UserError
@@ -24,6 +27,7 @@ from ddpm.host import cpu_threads
 T = TypeVar("T")
 
 TIMEOUT = timedelta(minutes=10)  # of one exchange; a process that ends is noticed at once, an unplugged cable is not
+ANSWER_SECONDS = 2  # for an answer of the main process to another, which then looks whether it was the main one
 HEARTBEAT_SECONDS = 30.0  # between two messages of a process that still works in `run_on_all_ranks`
 BUCKET_MB = 2  # of gradients sent at once by gloo: what the backward pass cannot hide is the last; torch's 25 suit NCCL
 
@@ -51,7 +55,9 @@ def process_group() -> Iterator[None]:
     local_rank = int(os.environ["LOCAL_RANK"])
     torch.set_num_threads(cpu_threads.before_start())
     with _exchange():
-        dist.init_process_group("gloo", timeout=TIMEOUT)
+        store, own_rank, size = next(rendezvous("env://", timeout=TIMEOUT))
+        store = dist.PrefixStore(_name_of_start(store, own_rank, size), store)
+        dist.init_process_group("gloo", store=store, rank=own_rank, world_size=size, timeout=TIMEOUT)
     if all(all_gather_object(torch.cuda.is_available() and local_rank < torch.cuda.device_count())):
         torch.cuda.set_device(local_rank)
         _nccl = dist.new_group(backend="nccl", timeout=TIMEOUT)
@@ -62,6 +68,32 @@ def process_group() -> Iterator[None]:
         if _nccl is None or sys.exc_info()[0] is None:
             dist.destroy_process_group()
             _nccl = None
+
+
+def _name_of_start(store: dist.Store, own_rank: int, size: int) -> str:
+    """A name of this start of `size` processes, the same in all of them.
+
+    torchrun keeps one store when it starts all of them again, and torch would wait there for the addresses of those
+    that are gone.  The main process names each start; what another reads may be the name of an earlier start, and is
+    believed once the main process answers its question.
+    """
+    if own_rank == 0:
+        name = uuid.uuid4().hex
+        store.set("start", name)
+        for other in range(1, size):
+            question = store.get(f"{name}/question/{other}").decode()  # waits for it
+            store.set(f"{name}/answer/{question}", "")
+        return name
+    last = time.monotonic() + TIMEOUT.total_seconds()
+    while True:
+        name, question = store.get("start").decode(), uuid.uuid4().hex
+        store.set(f"{name}/question/{own_rank}", question)
+        try:
+            store.wait([f"{name}/answer/{question}"], timedelta(seconds=ANSWER_SECONDS))
+            return name
+        except dist.DistStoreError:
+            if time.monotonic() > last:
+                raise
 
 
 def set_num_threads(threads: int) -> str:
