@@ -10,6 +10,7 @@ folder of this machine.
 import dataclasses
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def pack(run: Run, folder: Path, kind: str = "", data_dir: str = "") -> Checkpoi
     packed.files[packed.path(kind).name] = written._asdict()
     files.write_json(folder / "config.json", codec.to_json(config))
     log = files.copy(run.progress_path, folder / "progress.csv")
-    for checkpoint in run.checkpoints()[-PREVIEWS:]:
+    for checkpoint in _spread(run.checkpoints(), PREVIEWS):
         images.save_png(folder / "samples" / f"{checkpoint.step:06d}.png", images.grid(_sampled(run, checkpoint, kind)))
     nobody: dict[str, Any] = dict(
         pid=0, process_start=0.0, host="", boot="", start=0.0, message="", warning="", sharing=""
@@ -78,6 +79,12 @@ def pack(run: Run, folder: Path, kind: str = "", data_dir: str = "") -> Checkpoi
     packed = packed._replace(log_bytes=log.bytes)
     manifests.commit(packed)
     return packed
+
+
+def _spread(checkpoints: Sequence[Checkpoint], count: int) -> list[Checkpoint]:
+    """At most `count` of the checkpoints, evenly from the first to the last."""
+    numbers = np.linspace(0, len(checkpoints) - 1, min(count, len(checkpoints))).round().astype(int)
+    return [checkpoints[number] for number in numbers]
 
 
 def _sampled(run: Run, checkpoint: Checkpoint, kind: str) -> np.ndarray:

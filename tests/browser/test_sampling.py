@@ -157,7 +157,7 @@ def test_the_fold_and_what_one_sampler_takes_alone(page: Page, run: Run) -> None
     expect(page.get_by_text("Estimated once from the run's data")).to_be_visible()
     found = reported(draw(page, run))
     assert (found["sampler"], found["variance"]) == ("ddpm", "analytic")
-    assert (run.folder / "analytic_ema_0.99_008240.json").exists()
+    assert (run.folder / "analytic_ema_0.99_016480.json").exists()
 
 
 def test_history_and_settings_from_a_image(page: Page, run: Run) -> None:
