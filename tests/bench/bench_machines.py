@@ -2,12 +2,14 @@
 
 python tests/bench/bench_machines.py [PROCESSES [STEPS]]    as root, on Linux, with `ip` and `tc` of iproute2
 
-Each process trains the CPU preset's network on 8 images a step, on a core of its own as long as there are enough; where
-there are not, they share them, and what counts is the ratio to as many processes that share them and exchange nothing.
-A link sends RATE in each direction, and delays DELAY where the kernel can (netem); else the delay is left out.
+Each process trains the CPU preset's network on 8 images a step, pinned to a core: one of its own as long as there are
+enough.  Every other step exchanges no gradients, which is what a process alone would take on that core: as both kinds
+take turns, other work on the machine disturbs both, and hardly their ratio.  A link sends RATE in each direction, and
+delays DELAY where the kernel can (netem); else the delay is left out.
 """
 
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -31,21 +33,28 @@ CORES = sorted(os.sched_getaffinity(0))
 
 
 def train(steps: int, compression: str) -> None:
-    """Prints the median time of a step in this process, in seconds."""
+    """Prints the median times of a step with and without an exchange of gradients, and of the ratio of the two."""
     settings = dict(data_dir="cifar10-mini", batch_size=8, threads=1, grad_compression=compression)
     config = datasets.resolve(codec.replace(PRESETS["cifar10-cpu"].config, settings))
     distributed.set_num_threads(1)
     trainer = Trainer(config, datasets.open_dataset(config.data, config.model))
-    seconds = []
-    for _ in range(WARM_UP + steps):
+
+    def seconds() -> float:
         began = time.perf_counter()
         trainer.update(trainer.next_batch())
-        seconds.append(time.perf_counter() - began)
-    print(statistics.median(seconds[WARM_UP:]), flush=True)
+        return time.perf_counter() - began
+
+    together, apart = [], []
+    for _ in range(WARM_UP + steps):
+        together.append(seconds())
+        with distributed.local_gradients(trainer.parallel):
+            apart.append(seconds())
+    ratios = [a / b for a, b in zip(together[WARM_UP:], apart[WARM_UP:], strict=True)]
+    print(*map(statistics.median, (together[WARM_UP:], apart[WARM_UP:], ratios)))
 
 
-def measured(count: int, steps: int, compression: str, joined: bool, network: bool = False) -> float:
-    """Median time of a step in seconds, of the slowest of `count` processes."""
+def measured(count: int, steps: int, compression: str, network: bool) -> list[float]:
+    """What `train` prints in the first of `count` processes, in network namespaces or over loopback."""
     processes = []
     for rank in range(count):
         inside = ["ip", "netns", "exec", f"{NAME}{rank}"] if network else []
@@ -61,13 +70,14 @@ def measured(count: int, steps: int, compression: str, joined: bool, network: bo
         processes.append(
             subprocess.Popen(
                 [*inside, *own, compression],
-                env={**os.environ, "OMP_NUM_THREADS": "1", **(join if joined else {})},
+                env={**os.environ, "OMP_NUM_THREADS": "1", **join},
                 stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
                 text=True,
             )
         )
     said = [process.communicate()[0] for process in processes]
-    return max(float(text.splitlines()[-1]) for text in said)
+    return list(map(float, said[0].split()))
 
 
 def address(rank: int) -> str:
@@ -107,29 +117,23 @@ def machines(count: int) -> Iterator[str]:
 
 
 def main(count: int, steps: int) -> None:
-    print(f"{len(CORES)} cores; median of {steps} steps after {WARM_UP}")
-    alone = measured(1, steps, "none", joined=False)
-    print(f"one process alone on a core:  {1000 * alone:6.0f} ms a step", flush=True)
-    apart = measured(count, steps, "none", joined=False)
-
-    def show(what: str, seconds: float) -> None:
-        ratios = f"{seconds / alone:.2f} of one alone, {seconds / apart:.2f} of as many that exchange nothing"
-        print(f"{count} processes, {what}: {1000 * seconds:6.0f} ms a step, {ratios}", flush=True)
-
-    show("nothing exchanged", apart)
-    for compression in ("none", "bf16"):
-        show(f"loopback, compression {compression}", measured(count, steps, compression, joined=True))
+    print(f"{count} processes on {len(CORES)} cores, medians of {steps} steps after {WARM_UP}")
     with machines(count) as links:
-        for compression in ("none", "bf16"):
-            seconds = measured(count, steps, compression, joined=True, network=True)
-            show(f"{links}, compression {compression}", seconds)
+        for network in (False, True):
+            for compression in ("none", "bf16"):
+                together, apart, ratio = measured(count, steps, compression, network)
+                print(
+                    f"{links if network else 'loopback':40} {compression:5} {1000 * together:6.0f} ms a step,"
+                    f" {1000 * apart:6.0f} ms without exchange, ratio {ratio:.2f}",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] != ["train"]:
-        main(*map(int, (sys.argv[1:] + ["2", "12"][len(sys.argv[1:]) :])[:2]))
-    elif "RANK" in os.environ:
+    if sys.argv[1:2] == ["train"]:
         with distributed.process_group():
             train(int(sys.argv[2]), sys.argv[3])
     else:
-        train(int(sys.argv[2]), sys.argv[3])
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))  # which takes the namespaces away
+        given = [int(text) for text in sys.argv[1:]]
+        main(*(given + [2, 12][len(given) :]))
