@@ -213,7 +213,7 @@ def local_gradients(network: nn.Module) -> contextlib.AbstractContextManager[Non
 
 
 def average_gradients(loss: Tensor) -> None:
-    """The backward pass of a loss [], with its exchange of gradients.  Raises PeerLost if a process is gone."""
+    """The backward pass of a scalar loss, with its exchange of gradients.  Raises PeerLost if a process is gone."""
     try:
         loss.backward()
     except RuntimeError as error:  # it may be of the computation itself, such as one for lack of memory
