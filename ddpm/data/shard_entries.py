@@ -37,7 +37,7 @@ MOST_LABEL = {"cls": 64, "json": 2**20}  # bytes
 MOST_IMAGE = 2**26  # bytes
 SAMPLED = 1000  # of so many images the header of one is read
 MOST_CLASS_NAME = 200  # characters
-MOST_KINDS = 50  # of other entries that are told apart
+MOST_KINDS = 50  # of other entries that are counted apart
 COMPRESSED = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz", b"(\xb5": "zstd"}  # by the first two bytes
 
 ENTRY = np.dtype([("at", "<u8"), ("size", "<u4"), ("shard", "<u4")])  # where the bytes of an image are
@@ -171,8 +171,8 @@ class _Scan:
                 if header.kind == LONG_NAME:
                     name = tar_headers.text(extended)
                 elif header.kind == EXTENDED:
-                    told = tar_headers.declared(extended)
-                    name, size = told[0] or name, told[1] if told[1] is not None else size
+                    declared = tar_headers.declared(extended)
+                    name, size = declared[0] or name, declared[1] if declared[1] is not None else size
                 at += header.padded
                 self.seen["bytes"] = at
                 continue
