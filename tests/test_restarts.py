@@ -116,11 +116,12 @@ def test_a_killed_process_is_started_again_and_all_resume(tmp_path: Path, which:
 
 def test_the_others_resume_without_a_machine_that_is_lost(tmp_path: Path) -> None:
     """Two torchruns with a process each, one of them killed with its process: the other goes on alone."""
-    launcher = f"--nnodes 1:2 --nproc_per_node 1 --max-restarts 3 --rdzv_backend c10d --rdzv_id 1 --rdzv_conf {QUICK}"
+    launcher = "--nnodes 1:2 --nproc_per_node 1 --max-restarts 3 --rdzv_backend c10d --rdzv_id 1"
     endpoint = f"--rdzv_endpoint localhost:{free_port()}"
     command = ["-m", "ddpm", "train", *SETTINGS, "--total_steps", "400"]
-    first = start(f"{launcher} {endpoint}", *command, cwd=tmp_path)
-    second = start(f"{launcher} {endpoint}", *command, cwd=tmp_path)
+    first, second = (  # the first is where they meet, which must not be lost
+        start(f"{launcher} {endpoint} --rdzv_conf {QUICK},is_host={host}", *command, cwd=tmp_path) for host in (1, 0)
+    )
     run = Run(tmp_path / "runs" / "mine")
     wait_for_step(run, 7)
     lost = psutil.Process(second.pid)
