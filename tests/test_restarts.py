@@ -1,5 +1,6 @@
 """Three processes resume to the last bit, and trainings that lose a process go on by torchrun's restart."""
 
+import argparse
 import os
 import re
 import shlex
@@ -18,7 +19,11 @@ from test_cli import contents, wait_for_step
 from test_parallel import ROOT, TINY
 from waiting import PATIENCE, until
 
+from ddpm.cli import train
+from ddpm.config.training import Config
 from ddpm.data.stream import Stream
+from ddpm.errors import UserError
+from ddpm.runs import runs
 from ddpm.runs.runs import Run
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("threads_afterwards")]
@@ -142,3 +147,28 @@ def free_port() -> int:
         one.bind(("localhost", 0))
         port: int = one.getsockname()[1]
     return port
+
+
+@pytest.fixture
+def restarted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a process that torchrun started, and may start again."""
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "1")
+
+
+@pytest.mark.usefixtures("restarted")
+def test_a_restart_resumes_only_what_this_torchrun_began(tmp_path: Path) -> None:
+    parent = psutil.Process(os.getppid()).create_time()
+    run = runs.create_run(tmp_path, "mine", Config())
+    options = argparse.Namespace(resume=None, run="mine", runs_dir=tmp_path)
+    assert train._begun_before_restart(options) == "mine"
+    os.utime(run.folder / "config.json", (parent - 60, parent - 60))
+    assert train._begun_before_restart(options) is None, "an older run of that name"
+    assert train._begun_before_restart(argparse.Namespace(resume=None, run="other", runs_dir=tmp_path)) is None
+
+
+@pytest.mark.usefixtures("restarted")
+def test_a_restart_needs_a_name(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        train._begun_before_restart(argparse.Namespace(resume=None, run=None, runs_dir=tmp_path))
+    assert caught.value.code == "missing-value"

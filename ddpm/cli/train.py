@@ -134,8 +134,8 @@ def _begun_before_restart(options: argparse.Namespace) -> str | None:
     if folder is None:
         if torchrun.may_restart() and not options.run:
             raise UserError(
-                "torchrun was asked to restart what fails (--max-restarts), and the run has no name by which a restart"
-                " could find it: give --name.",
+                "A training that torchrun restarts when it fails (--max-restarts) needs a name by which the restart"
+                " finds it: give --name.",
                 code="missing-value",
             )
         return None
