@@ -107,6 +107,19 @@ def test_another_compiler_or_other_flags_compile_anew(
     assert len(list(kept.glob("*.so"))) == compiler.links == 3
 
 
+def test_it_is_compiled_for_what_the_environment_asks(
+    compiler: Compiler, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found()
+    monkeypatch.setenv("DDPM_KERNEL_ISA", "avx2")
+    assert found().library is not None
+    assert compiler.links == 2, "of the two neither replaces the other"
+    compiled = [line for line in compiler.log.read_text().splitlines() if "-march=x86-64-v3" in line]
+    assert len(compiled) == len(list(build.SOURCES.glob("*.cpp")))
+    monkeypatch.setenv("DDPM_KERNEL_ISA", "mmx")
+    assert found() == (None, "DDPM_KERNEL_ISA is mmx, and can be native or avx2")
+
+
 SPOILT: dict[str, Callable[[Path], None]] = {
     "an eighth of it": lambda path: replace(path, path.read_bytes()[: path.stat().st_size // 8]),  # would kill: SIGBUS
     "all but its end": lambda path: replace(path, path.read_bytes()[:-1]),

@@ -4,6 +4,7 @@
 """
 
 import itertools
+import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ from ddpm.data import datasets
 from ddpm.diffusion.denoiser import Network
 from ddpm.diffusion.losses import Batch, training_losses
 from ddpm.models.native import build
+from ddpm.models.native.ops import NativeOps
 from ddpm.runs import runs
 from ddpm.runs.jobs import Job
 from ddpm.runs.worker import Worker
@@ -35,7 +37,8 @@ from ddpm.training.trainer import Trainer
 
 WARM_UP = 2  # steps or calls before any counts
 SIDE = 2048  # of the matrices whose product measures the peak rate
-PRODUCTS = 8  # products, of which the fastest counts
+PRODUCTS = 8  # products, or copies, of which the fastest counts
+COPIED = 1 << 25  # numbers of a copy, more than caches hold
 
 
 class ResolvedCompute(NamedTuple):
@@ -133,6 +136,48 @@ class BenchmarkWorker:
         torch.mm(a, b, out=out)
         fastest = min(_seconds(lambda: torch.mm(a, b, out=out)) for _ in range(PRODUCTS))
         return 2.0 * SIDE**3 / fastest
+
+    def copy_rate(self) -> float:
+        """Bytes a second, read and written, of a copy of a large matrix; the best of several."""
+        a = torch.randn(COPIED)
+        out = torch.empty_like(a)
+        fastest = min(_seconds(lambda: out.copy_(a)) for _ in range(PRODUCTS))
+        return 2.0 * a.nbytes / fastest
+
+    def kernel_calls(self, steps: int) -> list[tuple[tuple[Any, ...], int, float]]:
+        """((kernel, its whole numbers in order), calls in a training step, median seconds of them together)."""
+        training = self._training
+        assert isinstance(training, Trainer), "the baseline has no kernels"
+        ops = training.model.ops
+        assert isinstance(ops, NativeOps), "torch alone computes"
+        call, update = ops.call, training.optimizer.step
+        seconds: dict[tuple[Any, ...], list[float]] = {}  # of each call of a step
+
+        def timed(key: tuple[Any, ...], work: Callable[[], Any]) -> Any:
+            began = time.perf_counter()
+            result = work()
+            seconds.setdefault(key, []).append(time.perf_counter() - began)
+            return result
+
+        def timed_call(name: str, *arguments: Any, dtype: torch.dtype | None = None) -> None:
+            sizes = itertools.takewhile(lambda argument: isinstance(argument, int), arguments)
+            timed((name, *sizes), lambda: call(name, *arguments, dtype=dtype))
+
+        def timed_update(lr: float) -> tuple[float, bool]:
+            key = "update", sum(p.numel() for p in training.parameters), len(self.config.train.ema_rates)
+            done: tuple[float, bool] = timed(key, lambda: update(lr))
+            return done
+
+        ops.call, training.optimizer.step = timed_call, timed_update  # type: ignore[method-assign]
+        found = []
+        try:
+            for _ in range(steps):
+                seconds.clear()
+                self.time_step()
+                found.append({key: sum(times) for key, times in seconds.items()})
+        finally:
+            ops.call, training.optimizer.step = call, update  # type: ignore[method-assign]
+        return [(key, len(times), statistics.median(step[key] for step in found)) for key, times in seconds.items()]
 
     def deviation(self, config: Config) -> dict[str, float]:
         """Deviation of a network with these settings from the baseline on one batch; no layer's weights are 0.

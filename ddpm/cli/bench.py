@@ -1,4 +1,4 @@
-"""`ddpm bench`: training speed, the cost of a step by its settings, and a comparison of samplers on a checkpoint."""
+"""`ddpm bench`: training speed, its kernels, the cost of a step by its settings, and samplers on a checkpoint."""
 
 import argparse
 import sys
@@ -10,7 +10,7 @@ from ddpm import formatting
 from ddpm.cli import output, shared, torchrun
 from ddpm.cli.output import Output
 from ddpm.config import validation
-from ddpm.config.benchmarks import OptionsConfig, QualityBenchmarkConfig, ScaleConfig, SpeedConfig
+from ddpm.config.benchmarks import KernelsConfig, OptionsConfig, QualityBenchmarkConfig, ScaleConfig, SpeedConfig
 from ddpm.config.tasks import SolverBenchmarkConfig
 from ddpm.errors import UserError
 from ddpm.planning import solver_grid
@@ -61,6 +61,15 @@ def add(commands: Any) -> None:
     )
     shared.add_settings(options, OptionsConfig)
     _add_markdown(options)
+    kernels = shared.add_command(
+        benches,
+        "kernels",
+        _kernels,
+        "Measure the kernels of a training step by shape, next to the peaks of products and of memory.",
+        runs_dir=False,
+    )
+    shared.add_settings(kernels, KernelsConfig)
+    _add_markdown(kernels)
     quality = shared.add_command(
         benches,
         "quality",
@@ -127,6 +136,14 @@ def _options(options: argparse.Namespace) -> Output:
 
     result = _measure(lambda: training_options.measure(settings), "pair")
     return Output(result, training_options.table(result, "markdown" in options))
+
+
+def _kernels(options: argparse.Namespace) -> Output:
+    settings = _read(options, KernelsConfig)
+    from ddpm.bench import kernels
+
+    result = _measure(lambda: kernels.measure(settings), "measurement")
+    return Output(result, kernels.table(result, "markdown" in options))
 
 
 def _quality(options: argparse.Namespace) -> Output:

@@ -61,6 +61,17 @@ class OptionsConfig:
 
 
 @dataclass(frozen=True)
+class KernelsConfig:
+    """Settings of the benchmark of the kernels of a training step."""
+
+    precision: str = setting("fp32", "Precision of the feature maps.", label="Precision", choices=("fp32", "bf16"))
+    steps: int = setting(
+        6, "Training steps whose kernels are timed; the medians are reported.", label="Training steps", low=1, high=1000
+    )
+    threads: int = _threads()
+
+
+@dataclass(frozen=True)
 class QualityBenchmarkConfig:
     """Settings of the benchmark of what presets have learned after a budget of CPU time."""
 

@@ -25,9 +25,12 @@ log = logging.getLogger("ddpm")
 
 SOURCES = Path(__file__).parent / "kernels"
 FLAGS = ("-O3", "-std=c++17", "-fPIC", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi")
-PROCESSOR = (
-    "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native"
-)  # this one, and all it has
+ARM = platform.machine() in ("aarch64", "arm64")
+# What to compile for, by the value of DDPM_KERNEL_ISA, and the compiler's flag for it.
+ISAS = {
+    "native": "-mcpu=native" if ARM else "-march=native",  # all that this processor has
+    "avx2": "-march=x86-64-v3",
+}
 PATIENCE = 120.0  # seconds for the compiler, which takes two or three
 
 # Each function's arguments, then what it returns: i int, l long, f float, d double, p pointer.
@@ -84,19 +87,19 @@ def found() -> Found:
 
 
 def _loaded() -> ctypes.CDLL:
-    command = find_compiler()
+    command, processor = find_compiler(), _processor_flag()
     if not command:
         asked = os.environ.get("CXX")
         raise Failed(f"CXX names {asked}, which is not there" if asked else "there is no C++ compiler (g++ or clang++)")
     with _folder() as folder:
-        library = folder / f"{_fingerprint(command)}.so"
+        library = folder / f"{_fingerprint(command, processor)}.so"
         with locks.locked(
             folder / "lock", seconds=3 * PATIENCE
         ):  # a process that starts at the same time waits for the file
             if _whole(library):
                 with contextlib.suppress(OSError, AttributeError):  # of another system: once more
                     return opened(library)
-            made = compile_all(command, library)
+            made = compile_all(command, library, processor)
             try:
                 loaded = opened(library)
             except (OSError, AttributeError) as error:
@@ -145,11 +148,19 @@ def _folder() -> Iterator[Path]:
         yield Path(own)
 
 
-def _fingerprint(compiler: Command) -> str:
+def _processor_flag() -> str:
+    """The compiler's flag for the instructions that DDPM_KERNEL_ISA asks for; by default all of this processor."""
+    asked = os.environ.get("DDPM_KERNEL_ISA") or "native"
+    if asked not in ISAS:
+        raise Failed(f"DDPM_KERNEL_ISA is {asked}, and can be {' or '.join(ISAS)}")
+    return ISAS[asked]
+
+
+def _fingerprint(compiler: Command, processor: str) -> str:
     """What the compiled file depends on: sources, compiler, processor."""
     parts = [path.read_bytes() for path in sorted(SOURCES.iterdir()) if path.suffix in (".cpp", ".h")]
     parts += [
-        repr((FLAGS, PROCESSOR, compiler[1:])).encode(),
+        repr((FLAGS, processor, compiler[1:])).encode(),
         _run([*compiler, "--version"]).encode(),
         _processor().encode(),
     ]
@@ -165,7 +176,7 @@ def _processor() -> str:
     return f"{platform.machine()} {platform.processor()}"
 
 
-def compile_all(compiler: Command, library: Path, processor: str = PROCESSOR) -> files.Written:
+def compile_all(compiler: Command, library: Path, processor: str = ISAS["native"]) -> files.Written:
     """Every source by itself and side by side, then all together; the file appears whole or not at all.
 
     `processor` is the compiler's flag for what it will run on.  Raises Failed.

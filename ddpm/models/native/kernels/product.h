@@ -4,7 +4,6 @@
 
 #include "vectors.h"
 
-constexpr int ROWS = 8;  // of a block
 constexpr int BLOCK = COLUMNS * WIDTH;  // floats in its columns
 
 // C [rows, columns * WIDTH] = or += A [rows, depth] B [depth, columns * WIDTH].  Element (r, k) of A lies at
@@ -24,12 +23,23 @@ inline void product_block(int depth, const float *A, size_t row, size_t step, co
         for (int v = 0; v < columns; v++) store(C + r * c_row + v * WIDTH, acc[r][v]);
 }
 
+// The same for fewer rows than a block has.
+template <int most, int columns, bool add>
+inline void product_rest(int rows, int depth, const float *A, size_t row, size_t step, const float *B, size_t b_row, float *C, size_t c_row) {
+    if constexpr (most > 0) {
+        if (rows == most)
+            product_block<most, columns, add>(depth, A, row, step, B, b_row, C, c_row);
+        else
+            product_rest<most - 1, columns, add>(rows, depth, A, row, step, B, b_row, C, c_row);
+    }
+}
+
 // The same for any number of rows, and a single block of columns.
 template <int columns, bool add>
 inline void product_rows(int rows, int depth, const float *A, size_t row, size_t step, const float *B, size_t b_row, float *C, size_t c_row) {
     int r = 0;
     for (; r + ROWS <= rows; r += ROWS) product_block<ROWS, columns, add>(depth, A + r * row, row, step, B, b_row, C + r * c_row, c_row);
-    for (; r < rows; r++) product_block<1, columns, add>(depth, A + r * row, row, step, B, b_row, C + r * c_row, c_row);
+    product_rest<ROWS - 1, columns, add>(rows - r, depth, A + r * row, row, step, B, b_row, C + r * c_row, c_row);
 }
 
 // The same for `width` columns, a multiple of WIDTH, with B in panels: [width / BLOCK][depth][BLOCK], the last one

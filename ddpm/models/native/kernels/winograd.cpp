@@ -302,13 +302,12 @@ void convolve(const Shape &s, const T *x, const float *w, bool turned, const flo
 #pragma omp barrier
             }
             for (int first = own.first; first < own.last; first += at_once) {
-                int count = std::min(at_once, own.last - first), padded = (count + ROWS - 1) / ROWS * ROWS;
+                int count = std::min(at_once, own.last - first);
                 for (int t = 0; t < count && done == 0; t++) tiles.in(x, first + t, V + (size_t)t * s.in, v_apart);
                 for (int p = 0; p < POINTS; p++) {
                     float *Vp = V + p * v_apart, *Mp = M + p * m_apart;
-                    if (done == 0) std::fill(Vp + (size_t)count * s.in, Vp + (size_t)padded * s.in, 0.f);
                     for (int b = 0; b < together; b++)
-                        product_rows<COLUMNS, false>(padded, s.in, Vp, s.in, 1, own_U + (b * POINTS + p) * panel, BLOCK, Mp + b * BLOCK, channels);
+                        product_rows<COLUMNS, false>(count, s.in, Vp, s.in, 1, own_U + (b * POINTS + p) * panel, BLOCK, Mp + b * BLOCK, channels);
                 }
                 for (int t = 0; t < count; t++)
                     tiles.out(M + (size_t)t * channels, m_apart, own.channel() + done * BLOCK, channels, bias, add, y, first + t);
