@@ -23,7 +23,7 @@ check: lint
 	$(PYTEST) -m "not slow and not browser" --ignore tests/browser
 
 test: lint
-	@$(PY) tests/browser/ensure_chromium.py
+	@$(PY) tests/ensure_tools.py
 	$(PYTEST)
 
 # tests/faults says how to add a part; PARTS=saves tries one alone, SECONDS is for each.

@@ -441,6 +441,6 @@ def test_another_compiler_makes_the_same(tmp_path: Path) -> None:
     clang = shutil.which("clang++")
     if clang is None:
         pytest.skip("there is no clang++")
-    build.compile_all(clang, tmp_path / "clang.so")
+    build.compile_all((clang,), tmp_path / "clang.so")
     for name in MAIN:
         check(NativeOps(build.opened(tmp_path / "clang.so")), name)

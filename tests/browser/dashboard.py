@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import ensure_chromium
+import ensure_tools
 import pytest
 from waiting import PATIENCE
 
@@ -44,9 +44,9 @@ class Server(NamedTuple):
 
 def chromium() -> str:
     """Where a Chromium is.  Without one the tests fail with a sentence."""
-    found = ensure_chromium.find()
+    found = ensure_tools.find()
     if not found:
-        pytest.fail(ensure_chromium.MISSING, pytrace=False)
+        pytest.fail(ensure_tools.MISSING, pytrace=False)
     return found
 
 

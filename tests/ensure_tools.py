@@ -1,6 +1,7 @@
-"""Finds a Chromium for the browser tests, or gets one; `python tests/browser/ensure_chromium.py` does both.
+"""Finds what tests need beside Python's packages, or gets it; `python tests/ensure_tools.py` does both.
 
-Where none can be had it says in one line what to do, and the browser tests fail with the same line.
+Where no Chromium can be had it says in one line what to do, and the browser tests fail with the same line.  Tests of
+other compilers, and of the kernels for other processors, are skipped where Debian's packages of these are not there.
 """
 
 import os
@@ -17,6 +18,13 @@ PLACES = (
     r"C:\Program Files (x86)\Google\Chrome\Application\chrome.exe",
 )
 MISSING = "The browser tests need a Chromium: install one, and put its path into the environment variable CHROMIUM."
+# Programs for the tests of kernels, by Debian's package; OpenMP for clang is another package.
+COMPILERS = {
+    "g++-aarch64-linux-gnu": "aarch64-linux-gnu-g++",
+    "qemu-user": "qemu-aarch64",
+    "clang": "clang++",
+    "libomp-dev": "clang++",
+}
 PATIENCE = 600  # seconds for an installation
 
 
@@ -45,18 +53,21 @@ def _playwrights() -> str | None:
         return playwright.chromium.executable_path
 
 
-def install() -> None:
-    """Try Debian's packages, then the browser test tool's own download."""
+def install_chromium() -> None:
+    """Tries Debian's packages, then the browser test tool's own download."""
+    print("No Chromium found: installing one ...", flush=True)
+    if not (_install_packages("chromium", "fonts-liberation") and find()):
+        _run([sys.executable, "-m", "playwright", "install", "chromium"])
+
+
+def _install_packages(*packages: str) -> bool:
+    """Installs packages of Debian, where it can be done without a password; returns whether they are there."""
     sudo = [] if hasattr(os, "geteuid") and os.geteuid() == 0 else ["sudo", "-n"]
-    if shutil.which("apt-get") and (not sudo or _run([*sudo, "true"])):
-        print("No Chromium found: installing Debian's ...", flush=True)
-        _run([*sudo, "apt-get", "update", "-qq"])
-        packages = ["chromium", "fonts-liberation"]
-        quiet = ["env", "DEBIAN_FRONTEND=noninteractive"]
-        if _run([*sudo, *quiet, "apt-get", "install", "-qq", "-y", "--no-install-recommends", *packages]) and find():
-            return
-    print("No Chromium found: downloading one ...", flush=True)
-    _run([sys.executable, "-m", "playwright", "install", "chromium"])
+    if not shutil.which("apt-get") or (sudo and not _run([*sudo, "true"])):
+        return False
+    _run([*sudo, "apt-get", "update", "-qq"])
+    quiet = [*sudo, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-qq", "-y"]
+    return _run([*quiet, "--no-install-recommends", *packages])
 
 
 def _run(command: list[str]) -> bool:
@@ -68,9 +79,13 @@ def _run(command: list[str]) -> bool:
 
 def main() -> None:
     if not find():
-        install()
+        install_chromium()
     found = find()
     print(f"Browser tests use {found}." if found else MISSING)
+    if missing := [package for package, program in COMPILERS.items() if not shutil.which(program)]:
+        print(f"Installing {', '.join(missing)} ...", flush=True)
+        if not _install_packages(*missing):
+            print("They cannot be installed here: their tests are skipped.")
 
 
 if __name__ == "__main__":
