@@ -365,8 +365,9 @@ def test_options_are_compared_with_a_step_without_them(
     assert [case.words for case in found] == [
         "--prediction v",
         "--noise_offset 0.1",
-        "--preset cifar10-fast",
+        "--small_size 16",
         "--image_size 64 --patch_size 2",
+        "--preset cifar10-fast",
     ]
     through = options.measure
     monkeypatch.setattr(options, "measure", lambda settings: through(settings, small, found[:2]))

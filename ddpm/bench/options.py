@@ -42,7 +42,8 @@ OPTIONS: tuple[dict[str, Any], ...] = (
 )
 """Settings in which a training differs from that of `cifar10-cpu`, all of its network's size."""
 
-LARGER = dict(image_size=64, patch_size=2)
+OTHERS = (dict(small_size=16), dict(image_size=64, patch_size=2))
+"""Trainings that have a batch of their own: super-resolution, and larger images."""
 
 
 class Case(NamedTuple):
@@ -53,14 +54,13 @@ class Case(NamedTuple):
 
 
 def cases(base: Config, options: Sequence[dict[str, Any]] = OPTIONS) -> list[Case]:
-    """Each option alone, the preset `cifar10-fast`, and images of 64 pixels in patches of 2."""
+    """Each option alone, the others, and the preset `cifar10-fast`."""
     found = []
-    for option in options:
+    for option in (*options, *OTHERS):
         config = codec.replace(base, option)
         found.append(Case(" ".join(codec.to_flags(config, base)), config))
     fast = codec.replace(PRESETS["cifar10-fast"].config, {"threads": base.train.threads, "num_classes": 10})
-    larger = codec.replace(base, LARGER)
-    return [*found, Case("--preset cifar10-fast", fast), Case(" ".join(codec.to_flags(larger, base)), larger)]
+    return [*found, Case("--preset cifar10-fast", fast)]
 
 
 def measure(settings: OptionsConfig, base: Config | None = None, found: list[Case] | None = None) -> Iterator[Progress]:
