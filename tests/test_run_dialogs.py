@@ -119,6 +119,18 @@ def test_duplicate_and_continue(runs_dir: Path, started: list[tuple[str, dict[st
     assert copy.config == run.config
 
 
+def test_a_typed_name_stays_when_another_checkpoint_is_chosen(runs_dir: Path) -> None:
+    run = fake_run.write(runs_dir, "one", steps=40)
+    fake_run.save_checkpoint(run, 20, 0)
+    at = monitor("one", "continue")
+    assert at.text_input(key="dialog_name").value == "one-40"
+    at.selectbox(key="dialog_step").set_value(20).run()
+    assert at.text_input(key="dialog_name").value == "one-20"
+    at.text_input(key="dialog_name").input("mine").run()
+    at.selectbox(key="dialog_step").set_value(40).run()
+    assert at.text_input(key="dialog_name").value == "mine"
+
+
 def test_a_large_run_is_copied_beside_the_page(runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path / "temporary"))
     monkeypatch.setattr(run_dialogs, "AT_ONCE", 0)

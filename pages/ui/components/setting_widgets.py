@@ -66,6 +66,16 @@ def put(where: str, value: Any) -> None:
         st.session_state[where] = value
 
 
+def suggest(where: str, remembered: str, suggestion: str) -> None:
+    """Sets the field with the key `where` to a suggestion, whenever that changes, until the field is edited.
+
+    remembered: key in the session for what was suggested last.
+    """
+    if st.session_state.get(where) in (None, st.session_state.get(remembered)):
+        put(where, suggestion)
+    st.session_state[remembered] = suggestion
+
+
 def meant(s: Setting, value: Any) -> Any:
     """The value that a field says: that of its word where it is empty and has one."""
     return s.empty[0] if value is None and s.empty is not None else value

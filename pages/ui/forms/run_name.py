@@ -13,10 +13,7 @@ SUGGESTION = "train_suggestion"  # in the session: the name suggested last
 
 def show(runs_dir: Path, base: str) -> tuple[str, list[str]]:
     """Shows the field, which follows the suggestion `base` until it is edited.  Returns the name and its problems."""
-    suggestion = run_names.free_name(runs_dir, base)
-    if st.session_state.get(KEY) in (None, st.session_state.get(SUGGESTION)):
-        setting_widgets.put(KEY, suggestion)
-    st.session_state[SUGGESTION] = suggestion
+    setting_widgets.suggest(KEY, SUGGESTION, run_names.free_name(runs_dir, base))
     name = st.text_input("Run name", key=KEY, persist_state="session")
     problems = run_names.name_problem(runs_dir, name)
     setting_widgets.show_problems(problems)

@@ -14,7 +14,7 @@ from ddpm.runs import cleanup, copying, extending, launch, progress_log, run_nam
 from ddpm.runs.cleanup import Plan
 from ddpm.runs.manifests import Checkpoint
 from ddpm.runs.runs import Run
-from pages.ui.components import shell_command
+from pages.ui.components import setting_widgets, shell_command
 from pages.ui.components.markdown import escape
 from pages.ui.frame import layout
 from pages.ui.frame.action_buttons import run_action
@@ -108,7 +108,8 @@ def continue_from(found: list[Run], request: Asked) -> None:
         format="%d",
     )
     suggestion = run_names.free_name(run.folder.parent, f"{run.name}-{step}")
-    name = st.text_input("Name of the new run", suggestion, key=f"dialog_name-{step}").strip()
+    setting_widgets.suggest("dialog_name", "dialog_suggestion", suggestion)
+    name = st.text_input("Name of the new run", key="dialog_name").strip()
     problems = run_names.name_problem(run.folder.parent, name)
     _show_what_happens(run, sets[step], steps)
     if note := extending.note(run.config, step, int(end)):
