@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 
 from ddpm.config.training import Config
 from ddpm.errors import Code, UserError
+from ddpm.host import openmp
 
-SPINNING = ("GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # what the command line asks of OpenMP, which the baseline does not
 PATIENCE = 5.0  # seconds for a process to end by itself
 
 
@@ -96,7 +96,7 @@ def _serve(pipe: Connection, config: Config, plain: bool, environment: Mapping[s
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one decides
     os.environ.update(environment)
     if plain:
-        for name in SPINNING:
+        for name in openmp.variables():  # which the command line sets, and nothing in the baseline
             os.environ.pop(name, None)
     try:
         from ddpm.bench.worker import BenchmarkWorker  # and with it torch, which reads the environment

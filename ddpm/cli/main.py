@@ -28,6 +28,7 @@ from ddpm.cli import (
     variance,
 )
 from ddpm.errors import AlreadyDone, UserError, user_errors
+from ddpm.host import openmp
 
 COMMANDS = (
     train,
@@ -73,12 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def execute(arguments: Sequence[str]) -> None:
     """Runs one command and prints its result.  Raises UserError for an error that the user can correct."""
-    # Threads that wait for each other by spinning take cores from other jobs, and then from each other.  Measured on
-    # two cores: on an idle machine a step takes as long with 10,000 spins as with endless ones, 12 % longer with 2,000,
-    # twice as long with none; next to another program with two threads endless spins make it 4 to 10 times slower.
-    # GNU's and LLVM's OpenMP read this when torch is imported.
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    os.environ.setdefault("KMP_BLOCKTIME", "1")
+    for name, value in openmp.variables().items():
+        os.environ.setdefault(name, value)
     _open_streams()
     words = prepared(arguments)
     json_alone = output.is_json(words)

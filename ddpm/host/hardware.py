@@ -116,10 +116,14 @@ def _are_barred(*instructions: str) -> bool:
 @cache
 def has_bf16() -> bool:
     """True if the processor has bf16 instructions, as Linux reports; `ddpm.compute.precision` asks torch instead."""
-    if bf16_is_barred():
-        return False
-    with contextlib.suppress(OSError):  # not Linux
+    return not bf16_is_barred() and not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(instructions())
+
+
+@cache
+def instructions() -> frozenset[str]:
+    """What the processor can do beyond the usual, in Linux's names; empty on other systems."""
+    with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith(("flags", "Features")):
-                return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(line.partition(":")[2].split())
-    return False
+                return frozenset(line.partition(":")[2].split())
+    return frozenset()

@@ -15,10 +15,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from ddpm.bench.processes import SPINNING, BenchmarkProcess
+from ddpm.bench.processes import BenchmarkProcess
 from ddpm.bench.speed import cpu_preset
 from ddpm.config import codec
-from ddpm.host import hardware
+from ddpm.host import hardware, openmp
 from ddpm.runs.launch import NICE
 
 BUSY = (0, 1, 2)  # processes
@@ -41,14 +41,13 @@ def share(threads: int, busy: int, cores: int) -> float:
 def main(steps: int = 6) -> None:
     cores = hardware.physical()
     config = codec.replace(cpu_preset(), {"threads": cores})
-    environment = dict(zip(SPINNING, ("10000", "1"), strict=True))  # as the command line sets them
     times: dict[int, list[float]] = {busy: [] for busy in BUSY}
     others = [multiprocessing.Process(target=burn, daemon=True) for _ in range(max(BUSY))]
     for other in others:
         other.start()
         os.kill(other.pid or 0, signal.SIGSTOP)
     os.nice(NICE)  # of what starts from here on
-    with BenchmarkProcess(config, environment=environment) as training:
+    with BenchmarkProcess(config, environment=openmp.variables()) as training:
         training.request("time_steps", 3)
         for _ in range(TURNS):
             for busy in BUSY:
