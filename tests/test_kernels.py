@@ -241,11 +241,27 @@ def matrices(ops: NativeOps, monkeypatch: pytest.MonkeyPatch) -> MatrixOps:
 
 @pytest.mark.parametrize("name", BY_MATRICES)
 def test_the_matrix_unit_rounds_weights_too(matrices: MatrixOps, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def none(self: NativeOps, *arguments: Any, **settings: Any) -> None:
-        raise AssertionError("our own kernels compute")
+    called = []
+    whole = NativeOps.call
 
-    monkeypatch.setattr(NativeOps, "call", none)
+    def call(self: NativeOps, name: str, *arguments: Any, **settings: Any) -> None:
+        called.append(name)
+        whole(self, name, *arguments, **settings)
+
+    monkeypatch.setattr(NativeOps, "call", call)
     check(matrices, name, 8e-3)
+    assert all(kernel.endswith("_gradient") for kernel in called), "only gradients of weights are our own kernels'"
+    assert called
+
+
+@pytest.mark.parametrize("name", ["conv 8x8", "conv with stride", "pointwise, plus"])
+def test_gradients_of_weights_are_not_rounded(matrices: MatrixOps, name: str) -> None:
+    """What they are computed from is bf16's already."""
+    layer, inputs, d_out = sampled(CASES[name])
+    exact = answers(TORCH, CASES[name], layer, inputs, d_out, torch.float64)
+    ours = answers(matrices, CASES[name], layer, inputs, d_out, torch.bfloat16)
+    for tensor in ("d_weight", "d_bias"):
+        assert apart(ours[tensor], exact[tensor]) < 3e-6, tensor
 
 
 @pytest.mark.parametrize("name", BY_MATRICES)

@@ -39,7 +39,7 @@ def kernels_setting() -> Any:
         "Backend on a CPU: native is this program's own kernels in C++, compiled on first use; amx is the same with"
         " bf16 convolutions by the matrix unit of Intel's newer processors; torch is plain PyTorch, slower and always"
         " available; compile is torch.compile, which takes a minute to start and pays off on a GPU. auto: native where"
-        " a compiler is found, and for samples amx, where the processor has it and the precision is bf16.",
+        " a compiler is found, or amx where the processor has it and the precision is bf16.",
         label="Kernels",
         choices=("auto", "native", "amx", "torch", "compile"),
         group="Precision",

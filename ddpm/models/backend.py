@@ -77,11 +77,8 @@ def resolve_and_report(kernels: str, name: str, device: torch.device | str, work
     return found
 
 
-def resolve_backend(kernels: str, name: str, device: torch.device, training: bool = False) -> ComputeMode:
-    """Resolves the settings `kernels` and precision (`name`) on this device; compiles the kernels if needed.
-
-    training: whether gradients are needed, for which auto leaves the matrix unit alone, as it rounds them.
-    """
+def resolve_backend(kernels: str, name: str, device: torch.device) -> ComputeMode:
+    """Resolves the settings `kernels` and precision (`name`) on this device; compiles the kernels if needed."""
     name = precision.resolve_precision(name, device)
     notices = list(precision.notices(name, device))
     if device.type != "cpu" or kernels in ("torch", "compile"):
@@ -97,9 +94,7 @@ def resolve_backend(kernels: str, name: str, device: torch.device, training: boo
     build.keep_large_allocations()
     library, why = build.found()
     if library is not None:
-        matrices = name == "bf16" and (
-            kernels == "amx" or (kernels == "auto" and not training and precision.has_matrix_unit())
-        )
+        matrices = name == "bf16" and (kernels == "amx" or (kernels == "auto" and precision.has_matrix_unit()))
         slow = matrices and not precision.has_matrix_unit()
         return ComputeMode(device, name, "amx" if matrices else "native", library, (NO_MATRIX_UNIT,) if slow else ())
     notices.append(f"Torch alone computes, which takes about twice as long, since {why}.")

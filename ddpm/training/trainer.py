@@ -89,7 +89,7 @@ class Trainer:
 
     def _compute_in(self, name: str) -> None:
         """Prepares the forward pass in that precision, by the kernels of the settings."""
-        self.compute = backend.resolve_backend(self.config.train.kernels, name, self.device, training=True)
+        self.compute = backend.resolve_backend(self.config.train.kernels, name, self.device)
         self.forward = self.compute.prepared(self.parallel)
 
     def next_batch(self) -> Batch:

@@ -1,15 +1,15 @@
 """Convolutions in bf16 by the matrix unit of a processor (Intel's AMX), through oneDNN; all else by our own kernels.
 
-Products of bf16 are summed in float32.  Weights are rounded to bf16 for each call, and so are their gradients, which
-then are float32 again; so the gradients are those of mixed precision, where our own kernels in bf16 round maps alone.
+Products of bf16 are summed in float32.  Weights are rounded to bf16 for each call.  Our own kernels compute their
+gradients, in float32: oneDNN would round them.
 """
 
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ddpm.models.native.functions import Autograd, channels_last
+from ddpm.models.native.functions import KINDS, POINTWISE, Kernels, Kind
 from ddpm.models.native.ops import NativeOps
 from ddpm.models.torch_ops import Joined
 
@@ -20,92 +20,54 @@ LEAST = 8 * 8  # pixels of a map of one image; our own kernels are faster on sma
 class MatrixOps(NativeOps):
     """`Ops` on bf16 feature maps [N, C, H, W], channels last, with oneDNN's convolutions and matrix products."""
 
-    def conv(self, x: Tensor, conv: nn.Conv2d, add: Tensor | None = None) -> Tensor:
-        if not _pays(x):
-            return super().conv(x, conv, add)
-        made: Tensor = _Convolution.of(channels_last(x), conv.weight, conv.bias, add, conv.stride, conv.padding)
-        return made
+    def conv_kind(self, x: Tensor, stride: tuple[int, ...]) -> Kind | None:
+        return (MATRIX_KINDS if _pays(x) else KINDS).get(stride)
 
-    def pointwise(self, x: Tensor | Joined, conv: nn.Conv1d | nn.Conv2d, add: Tensor | None = None) -> Tensor:
-        if not _pays(x):
-            return super().pointwise(x, conv, add)
-        one, two = map(channels_last, x) if isinstance(x, Joined) else (channels_last(x), None)
-        made: Tensor = _Pointwise.of(one, two, conv.weight, conv.bias, add)
-        return made
+    def pointwise_kind(self, x: Tensor) -> Kind:
+        return MATRIX_POINTWISE if _pays(x) else POINTWISE
 
 
-class _Convolution(Autograd):
-    """A convolution of a map [N, C, H, W], plus `add`."""
+def _pays(x: Tensor) -> bool:
+    """Whether oneDNN is faster on a map [N, C, H, W]; N does not count, so that a batch of any size computes alike."""
+    return x.shape[2] * x.shape[3] >= LEAST
 
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        add: Tensor | None,
-        stride: tuple[int, ...],
-        padding: tuple[int, ...],
-    ) -> Tensor:
-        rounded = weight.to(BF16)
-        ctx.save_for_backward(x, rounded)
-        ctx.sizes = None if bias is None else [len(bias)], stride, padding, [1, 1], False, [0, 0], 1
-        _, *sizes = ctx.sizes
-        y: Tensor = torch.ops.aten.convolution(x, rounded, None if bias is None else bias.to(BF16), *sizes)
+
+def _convolution(stride: tuple[int, ...]) -> Kind:
+    """A 3x3 convolution with padding 1."""
+    sizes: Any = (stride, (1, 1), (1, 1), False, (0, 0), 1)
+
+    def forward(ops: Kernels, x: Tensor, weight: Tensor, bias: Tensor | None, add: Tensor | None) -> Tensor:
+        bias = None if bias is None else bias.to(BF16)
+        y: Tensor = torch.ops.aten.convolution(x, weight.to(BF16), bias, *sizes)
         return y if add is None else y.add_(add)
 
-    @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        wanted = ctx.needs_input_grad
-        dx, d_weight, d_bias = torch.ops.aten.convolution_backward(
-            channels_last(dy), x, weight, *ctx.sizes, [wanted[0], wanted[1], wanted[2]]
-        )
-        return dx, _wide(d_weight), _wide(d_bias), dy if wanted[3] else None, None, None
+    def back(ops: Kernels, dy: Tensor, weight: Tensor, x: Tensor) -> Tensor:
+        wanted = (True, False, False)
+        dx: Tensor = torch.ops.aten.convolution_backward(dy, x, weight.to(BF16), None, *sizes, wanted)[0]
+        return dx
+
+    return Kind(forward, back, KINDS[stride].gradient)
 
 
-class _Pointwise(Autograd):
-    """A 1x1 convolution of one map [N, C, H, W], or of two that are joined in their channels, plus `add`."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, second: Tensor | None, weight: Tensor, bias: Tensor | None, add: Tensor | None
-    ) -> Tensor:
-        n, _, h, w = x.shape
-        rounded = weight.flatten(1).to(BF16)
-        parts = _rows(x), None if second is None else _rows(second)
-        ctx.save_for_backward(*parts, rounded)
-        ctx.shape, ctx.size = weight.shape, (n, h, w)
-        y = parts[0] @ rounded[:, : x.shape[1]].T
-        if parts[1] is not None:
-            y.addmm_(parts[1], rounded[:, x.shape[1] :].T)
-        if bias is not None:
-            y += bias.to(BF16)
-        if add is not None:
-            y += _rows(channels_last(add))
-        return _map(y, n, h, w)
-
-    @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, second, weight = ctx.saved_tensors
-        rows, split = _rows(channels_last(dy)), x.shape[1]
-        of_x, of_second, of_weight, of_bias, of_add = ctx.needs_input_grad
-        dx = _map(rows @ weight[:, :split], *ctx.size) if of_x else None
-        d_second = _map(rows @ weight[:, split:], *ctx.size) if of_second else None
-        d_weight = None
-        if of_weight:
-            d_weight = torch.empty(ctx.shape)
-            d_weight.view(len(weight), -1)[:, :split] = rows.T @ x
-            if second is not None:
-                d_weight.view(len(weight), -1)[:, split:] = rows.T @ second
-        d_bias = rows.sum(dim=0, dtype=torch.float32) if of_bias else None
-        return dx, d_second, d_weight, d_bias, dy if of_add else None
+def _pointwise(ops: Kernels, x: Tensor | Joined, weight: Tensor, bias: Tensor | None, add: Tensor | None) -> Tensor:
+    one, two = x if isinstance(x, Joined) else (x, None)
+    rounded = weight.flatten(1).to(BF16)
+    y = _rows(one) @ rounded[:, : one.shape[1]].T
+    if two is not None:
+        y.addmm_(_rows(two), rounded[:, one.shape[1] :].T)
+    if bias is not None:
+        y += bias.to(BF16)
+    if add is not None:
+        y += _rows(add)
+    return _map(y, one)
 
 
-def _pays(x: Tensor | Joined) -> bool:
-    """Whether oneDNN is faster on a map [N, C, H, W]; N does not count, so that a batch of any size computes alike."""
-    *_, h, w = (x.one if isinstance(x, Joined) else x).shape
-    return h * w >= LEAST
+def _pointwise_back(ops: Kernels, dy: Tensor, weight: Tensor, x: Tensor | Joined) -> Tensor | Joined:
+    rows, rounded = _rows(dy), weight.flatten(1).to(BF16)
+    if not isinstance(x, Joined):
+        return _map(rows @ rounded, x)
+    split = x.one.shape[1]
+    return Joined(_map(rows @ rounded[:, :split], x.one), _map(rows @ rounded[:, split:], x.two))
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -113,10 +75,11 @@ def _rows(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
 
 
-def _map(rows: Tensor, n: int, h: int, w: int) -> Tensor:
-    """The inverse of `_rows`."""
+def _map(rows: Tensor, like: Tensor) -> Tensor:
+    """A matrix [N H W, C] as a map [N, C, H, W], with the N, H and W of `like`."""
+    n, _, h, w = like.shape
     return rows.view(n, h, w, -1).permute(0, 3, 1, 2)
 
 
-def _wide(x: Tensor | None) -> Tensor | None:
-    return None if x is None else x.float()
+MATRIX_KINDS = {stride: _convolution(stride) for stride in KINDS}
+MATRIX_POINTWISE = Kind(_pointwise, _pointwise_back, POINTWISE.gradient)

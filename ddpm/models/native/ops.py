@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddpm.models.native.functions import KINDS, POINTWISE, Attention, Conv, Kernels, Linear, Norm, channels_last
+from ddpm.models.native.functions import KINDS, POINTWISE, Attention, Conv, Kernels, Kind, Linear, Norm, channels_last
 from ddpm.models.torch_ops import Joined, Ops, whole
 
 
@@ -56,7 +56,7 @@ class NativeOps(Kernels, Ops):
         return self.enter(out), x
 
     def conv(self, x: Tensor, conv: nn.Conv2d, add: Tensor | None = None) -> Tensor:
-        kind = KINDS.get(conv.stride)
+        kind = self.conv_kind(x, conv.stride)
         if kind is None:
             return self.enter(super().conv(x.float(), conv, None if add is None else add.float()))
         more_in, more_out = -conv.in_channels % self.block, -conv.out_channels % self.block
@@ -72,7 +72,15 @@ class NativeOps(Kernels, Ops):
 
     def pointwise(self, x: Tensor | Joined, conv: nn.Conv1d | nn.Conv2d, add: Tensor | None = None) -> Tensor:
         parts = x if isinstance(x, Joined) else (x, None)
-        return Conv.of(self, POINTWISE, *parts, conv.weight, conv.bias, add)
+        return Conv.of(self, self.pointwise_kind(parts[0]), *parts, conv.weight, conv.bias, add)
+
+    def conv_kind(self, x: Tensor, stride: tuple[int, ...]) -> Kind | None:
+        """What computes a 3x3 convolution of a map [N, C, H, W]; None where only torch does."""
+        return KINDS.get(stride)
+
+    def pointwise_kind(self, x: Tensor) -> Kind:
+        """What computes a 1x1 convolution of a map [N, C, H, W]."""
+        return POINTWISE
 
     def linear(self, x: Tensor, layers: Sequence[nn.Linear]) -> Sequence[Tensor]:
         weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
