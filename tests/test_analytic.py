@@ -103,6 +103,8 @@ def trained() -> tuple[Any, Config, Dataset]:
         batch_size=32,
         total_steps=400,
         ema_rate="0.98",
+        precision="fp32",
+        kernels="native",
     )
     config = datasets.resolve(codec.replace(Config(), wanted))
     dataset = datasets.open_dataset(config.data, config.model)

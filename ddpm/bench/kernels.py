@@ -45,7 +45,9 @@ def measure(settings: KernelsConfig, base: Config | None = None) -> Iterator[Pro
         yield Progress(0, STEPS, "the machine")
         machine = process.request("machine")
         if why := process.request("compute_mode", config).why:
-            raise UserError(f"There are no kernels to measure, since {why}.", code="missing-package")
+            raise UserError(
+                f"There are no kernels to measure, since {why}: install g++ or clang.", code="missing-package"
+            )
         peaks = {"operations": process.request("product_rate", "fp32"), "bytes": process.request("copy_rate")}
         yield Progress(1, STEPS, "warm-up")
         process.request("time_steps", 2)

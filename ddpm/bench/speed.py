@@ -199,7 +199,7 @@ class _SpeedBenchmark:
 
     def _starts(self) -> Iterator[None]:
         """Seconds from the start of a process to its first step: torch alone, kernels to be compiled, and compiled."""
-        native = self.computed["default"]["kernels"] == "native"
+        native = self.computed["default"]["kernels"] in ("native", "amx")
         seconds: dict[str, list[float]] = {name: [] for name in ("torch", *(("cold", "later") if native else ()))}
         for _ in range(self.starts):
             with tempfile.TemporaryDirectory() as cache:
