@@ -163,6 +163,20 @@ def ops() -> NativeOps:
     return installed()
 
 
+@pytest.fixture
+def called(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the kernels that are called from here on."""
+    names = []
+    whole = NativeOps.call
+
+    def call(self: NativeOps, name: str, *arguments: Any, **settings: Any) -> None:
+        names.append(name)
+        whole(self, name, *arguments, **settings)
+
+    monkeypatch.setattr(NativeOps, "call", call)
+    return names
+
+
 def in_bf16(ops: NativeOps) -> NativeOps:
     return NativeOps(ops.library, torch.bfloat16)
 
@@ -240,15 +254,7 @@ def matrices(ops: NativeOps, monkeypatch: pytest.MonkeyPatch) -> MatrixOps:
 
 
 @pytest.mark.parametrize("name", BY_MATRICES)
-def test_the_matrix_unit_rounds_weights_too(matrices: MatrixOps, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    called = []
-    whole = NativeOps.call
-
-    def call(self: NativeOps, name: str, *arguments: Any, **settings: Any) -> None:
-        called.append(name)
-        whole(self, name, *arguments, **settings)
-
-    monkeypatch.setattr(NativeOps, "call", call)
+def test_the_matrix_unit_rounds_weights_too(matrices: MatrixOps, name: str, called: list[str]) -> None:
     check(matrices, name, 8e-3)
     assert all(kernel.endswith("_gradient") for kernel in called), "only gradients of weights are our own kernels'"
     assert called
@@ -309,16 +315,8 @@ def test_one_of_two_joined_maps_may_go_past_a_block(ops: NativeOps) -> None:
         assert apart(ours, torchs) < 1e-5
 
 
-def test_kernels_are_used_and_not_torch(ops: NativeOps, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernels_are_used_and_not_torch(ops: NativeOps, called: list[str]) -> None:
     """Else every comparison here would be of torch with itself."""
-    called = []
-    whole = NativeOps.call
-
-    def call(self: NativeOps, name: str, *arguments: Any, **settings: Any) -> None:
-        called.append(name)
-        whole(self, name, *arguments, **settings)
-
-    monkeypatch.setattr(NativeOps, "call", call)
     for name in ("conv 8x8", "conv with stride", "pointwise", "norm silu 96", "linear", "attention 25"):
         check(ops, name)
     assert set(called) == {*build.OF_EACH_TYPE, "linear", "linear_gradient"}
