@@ -49,7 +49,8 @@ with Worker(folder) as worker:
         time.sleep(0.01)
         worker.beat()
         if "stop" in worker.poll_requests() or (folder / "leave").exists():
-            child.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):  # it may end meanwhile
+                child.kill()
             child.wait()
             worker.beat(state="stopped")
             break
