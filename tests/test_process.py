@@ -49,8 +49,7 @@ with Worker(folder) as worker:
         time.sleep(0.01)
         worker.beat()
         if "stop" in worker.poll_requests() or (folder / "leave").exists():
-            with contextlib.suppress(psutil.NoSuchProcess):  # it may end meanwhile
-                child.kill()
+            child.kill()
             child.wait()
             worker.beat(state="stopped")
             break
@@ -68,7 +67,8 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setattr(launch.sys, "executable", str(script))
     yield str(script)
     for child in psutil.Process().children(recursive=True):
-        child.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):  # it may end meanwhile
+            child.kill()
 
 
 @pytest.fixture
