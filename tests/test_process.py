@@ -3,6 +3,7 @@
 In the place of a training stands a small program that works in the run's folder like one.
 """
 
+import contextlib
 import dataclasses
 import os
 import signal
