@@ -63,20 +63,10 @@ int main() {
 """
 
 
-def functions() -> dict[str, tuple[str, str]]:
-    """Every function of the library: its name, its arguments, and what it returns."""
-    each = {
-        f"{name}_{dtype}": (arguments, "")
-        for name, arguments in build.OF_EACH_TYPE.items()
-        for dtype in ("float32", "bfloat16")
-    }
-    return {**build.SIGNATURES, **each}
-
-
 def program() -> str:
     """The source of the program that is emulated."""
     declarations, cases = [], []
-    for number, (name, (arguments, result)) in enumerate(functions().items()):
+    for number, (name, (arguments, result)) in enumerate(build.signatures().items()):
         returned = TYPES.get(result, "void")
         declarations.append(f'extern "C" {returned} {name}({", ".join(TYPES[letter] for letter in arguments)});')
         read = "".join(
@@ -107,7 +97,7 @@ class Emulated:
         self._process = subprocess.Popen(
             [EMULATOR, "-L", SYSTEM, str(binary)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
-        self._numbers = {name: number for number, name in enumerate(functions())}
+        self._numbers = {name: number for number, name in enumerate(build.signatures())}
 
     def close(self) -> None:
         self._process.communicate()
@@ -117,7 +107,7 @@ class Emulated:
 
     def run(self, name: str, arguments: Sequence[Any]) -> Any:
         """Calls a function, writes what it did into the memory of its arguments, and returns its result."""
-        letters, result = functions()[name]
+        letters, result = build.signatures()[name]
         to, back = self._process.stdin, self._process.stdout
         assert to is not None
         assert back is not None

@@ -224,15 +224,20 @@ def _gist(output: str) -> str:
     return next((line for line in lines if "error" in line.lower()), lines[-1] if lines else "it said nothing")
 
 
-def opened(path: Path) -> ctypes.CDLL:
-    """The library in a file, its functions typed.  Raises OSError or AttributeError where it is none of ours."""
-    library = ctypes.CDLL(str(path))
+def signatures() -> dict[str, tuple[str, str]]:
+    """Every function of the library by its name: its arguments, and what it returns."""
     each = {
         f"{name}_{dtype}": (arguments, "")
         for name, arguments in OF_EACH_TYPE.items()
         for dtype in ("float32", "bfloat16")
     }
-    for name, (arguments, result) in {**SIGNATURES, **each}.items():
+    return {**SIGNATURES, **each}
+
+
+def opened(path: Path) -> ctypes.CDLL:
+    """The library in a file, its functions typed.  Raises OSError or AttributeError where it is none of ours."""
+    library = ctypes.CDLL(str(path))
+    for name, (arguments, result) in signatures().items():
         function = getattr(library, name)
         function.argtypes = [TYPES[letter] for letter in arguments]
         function.restype = TYPES[result] if result else None
