@@ -1,18 +1,21 @@
 """The kernels in C++ against torch in double precision: values, gradients, NaN, any number of threads."""
 
 import functools
+import itertools
 import shutil
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from ddpm.host.compiler import find_compiler
 from ddpm.models.native import build, matrix
+from ddpm.models.native.functions import Dropout, Norm
 from ddpm.models.native.matrix import MatrixOps
 from ddpm.models.native.ops import NativeOps
 from ddpm.models.torch_ops import TORCH, Joined, Ops
@@ -55,6 +58,32 @@ def norm(n: int, size: int, channels: int, silu: bool = True, embedding: bool = 
         lambda: nn.GroupNorm(32, channels),
         [(n, channels, size, size)] + [(n, 2 * channels)] * embedding,
     )
+
+
+def kept(shape: Sequence[int], keys: Sequence[int], share: float) -> Tensor:
+    """Whether dropout keeps each value of a map [N, C, H, W]: by lowbias32 of its index with the channels last."""
+    n, channels, h, w = shape
+    with np.errstate(over="ignore"):
+        x = np.arange(n * channels * h * w, dtype=np.uint32) ^ np.uint32(keys[0])
+        x = (x ^ (x >> 16)) * np.uint32(0x7FEB352D)
+        x ^= np.uint32(keys[1])
+        x = (x ^ (x >> 15)) * np.uint32(0x846CA68B)
+        x ^= x >> 16
+    mask = torch.from_numpy(x.astype(np.int64) >= round(share * 2**32))
+    return mask.view(n, h, w, channels).permute(0, 3, 1, 2)
+
+
+def dropped(n: int, size: int, channels: int, share: float, embedding: bool = False) -> Case:
+    """Dropout behind a norm, by the mask that our kernels hash."""
+
+    def run(ops: Ops, layer: Any, x: Tensor, *e: Tensor) -> Tensor:
+        torch.manual_seed(3)
+        if ops is not TORCH:
+            return ops.norm_silu(x, layer, *e, dropout=share)
+        keys = torch.randint(2**31, (2,)).tolist()
+        return ops.norm_silu(x, layer, *e) * kept(x.shape, keys, share) / (1 - share)
+
+    return norm(n, size, channels, embedding=embedding)._replace(run=run)
 
 
 def joined(n: int, size: int, one: int, two: int, out: int) -> Case:
@@ -115,6 +144,8 @@ CASES = {
     "norm silu 96": norm(3, 5, 96, embedding=True),
     "norm silu 320": norm(3, 4, 320, embedding=True),
     "norm silu 64": norm(1, 8, 64, embedding=True),
+    "dropout": dropped(3, 7, 64, 0.3),
+    "dropout 96": dropped(3, 5, 96, 0.1, embedding=True),
     "joined 64 and 32": joined(3, 5, 64, 32, 32),
     "joined 32 and 96": joined(1, 8, 32, 96, 64),
     "joined 48 and 16": joined(3, 3, 48, 16, 32),
@@ -143,6 +174,7 @@ MAIN = [
     "pointwise, one dimension",
     "norm",
     "norm silu 320",
+    "dropout",
     "attention 25",
     "attention 64",
     "attention of 24",
@@ -325,8 +357,11 @@ def test_kernels_are_used_and_not_torch(ops: NativeOps, called: list[str]) -> No
     assert called == []
 
 
-@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.shapes[0][0] == 3 and name != TORCHS])
-def test_a_image_is_the_same_in_any_batch(ops: NativeOps, name: str) -> None:
+IN_BATCHES = [name for name, case in CASES.items() if case.shapes[0][0] == 3 and not name.startswith("dropout")]
+
+
+@pytest.mark.parametrize("name", [name for name in IN_BATCHES if name != TORCHS])
+def test_an_image_is_the_same_in_any_batch(ops: NativeOps, name: str) -> None:
     case = CASES[name]
     layer, inputs, d_out = sampled(case)
     together = answers(ops, case, layer, inputs, d_out, torch.float32)
@@ -389,6 +424,48 @@ def test_what_is_no_number_is_not_lost(ops: NativeOps, name: str, dtype: torch.d
     inputs[0][1, 7, 2, 2] = 0
     for tensor, gradient in answers(NativeOps(ops.library, dtype), case, layer, inputs, d_out, dtype).items():
         assert tensor == "out" or not gradient.isfinite().all(), tensor
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_dropout_depends_on_nothing_but_its_keys(ops: NativeOps, share: float) -> None:
+    """The share that is dropped, and how often two are dropped together, are those of independent draws.
+
+    Neighbours in each direction are compared, and the same place under other keys; within five standard deviations,
+    which chance passes once in two million times.
+    """
+    norm, x = nn.GroupNorm(32, 64), torch.randn(8, 64, 32, 32).contiguous(memory_format=torch.channels_last)
+
+    def mask(*keys: int) -> Tensor:
+        settings = (norm.weight, norm.bias, None, norm.num_groups, norm.eps, False, Dropout(keys, share))
+        zeros = Norm.of(ops, x, None, *settings)[0] == 0
+        assert torch.equal(zeros, ~kept(x.shape, keys, share))
+        return zeros.double()
+
+    one = mask(12345, 678)
+    pairs = [
+        (one[:, 1:], one[:, :-1]),
+        (one[:, :, 1:], one[:, :, :-1]),
+        (one[..., 1:], one[..., :-1]),
+        (one[1:], one[:-1]),
+    ]
+    keys = np.random.default_rng(0).integers(2**31, size=(20, 2)).tolist()
+    pairs += [(one, mask(*keys[0])), *itertools.pairwise(mask(*each) for each in keys)]
+    for a, b in pairs:
+        assert float(a.mean()) == pytest.approx(share, abs=5 * (share * (1 - share) / a.numel()) ** 0.5)
+        both = share**2
+        assert float((a * b).mean()) == pytest.approx(both, abs=5 * (both * (1 - both) / a.numel()) ** 0.5)
+
+
+def test_dropout_draws_anew_at_every_call_and_alike_from_the_same_seed(ops: NativeOps) -> None:
+    norm, x = nn.GroupNorm(32, 32), torch.randn(2, 32, 8, 8)
+    torch.manual_seed(1)
+    first, second = (ops.norm_silu(x, norm, dropout=0.5) for _ in range(2))
+    assert not torch.equal(first, second)
+    torch.manual_seed(1)
+    assert torch.equal(ops.norm_silu(x, norm, dropout=0.5), first)
+    before = torch.get_rng_state()
+    ops.norm_silu(x, norm)
+    assert torch.equal(torch.get_rng_state(), before), "without dropout nothing is drawn"
 
 
 @pytest.mark.parametrize("name", ["norm", "norm silu 96", "norm silu 320"])

@@ -91,7 +91,6 @@ def test_kernels_work_in_the_room_that_is_expected(size: int) -> None:
         ("channel_mult", ("1,1", "1,2", "2,2")),
         ("attention_resolutions", ("", "16", "32,16")),
         ("ema_rate", ("", "0.9", "0.9,0.99")),
-        ("dropout", (0.0, 0.1)),
         ("use_checkpoint", (True, False)),
         ("precision", ("bf16", "fp32")),
     ],
@@ -99,6 +98,12 @@ def test_kernels_work_in_the_room_that_is_expected(size: int) -> None:
 def test_more_of_anything_takes_more(name: str, rising: tuple[Any, ...], kernels: str) -> None:
     found = [estimated(**{name: value, "kernels": kernels}) for value in rising]
     assert all(one < more for one, more in itertools.pairwise(found))
+
+
+@pytest.mark.usefixtures("compiler")
+def test_dropout_takes_no_memory_with_our_kernels() -> None:
+    assert estimated(dropout=0.1) == estimated()
+    assert estimated(dropout=0.1, **TORCH) > estimated(**TORCH)
 
 
 @pytest.mark.usefixtures("compiler")

@@ -50,13 +50,13 @@ class Ops:
         x = whole(x)
         return self.norm_silu(x, norm) if silu else self.norm(x, norm), x
 
-    def norm_silu(self, x: Tensor, norm: nn.GroupNorm, embedding: Tensor | None = None) -> Tensor:
-        """Group normalisation, scaled and shifted by an embedding [N, 2C], then SiLU."""
+    def norm_silu(self, x: Tensor, norm: nn.GroupNorm, embedding: Tensor | None = None, dropout: float = 0.0) -> Tensor:
+        """Group normalisation, scaled and shifted by an embedding [N, 2C], then SiLU, then dropout of that share."""
         x = norm(x)
         if embedding is not None:
             scale, shift = embedding[:, :, None, None].chunk(2, dim=1)
             x = x * (1 + scale) + shift
-        return F.silu(x)
+        return F.dropout(F.silu(x), dropout)
 
     def conv(self, x: Tensor, conv: nn.Conv2d, add: Tensor | None = None) -> Tensor:
         """A 3x3 convolution of any stride, plus `add`."""

@@ -57,14 +57,15 @@ class ResBlock(Computed):
         h, past = self.ops.branch(x, norm, silu=True)
         h = self.ops.conv(h, conv)
         e = embedded[self.place]  # [N, C or 2C]
-        norm, _, dropout, conv = self.out_layers
+        norm, _, layer, conv = self.out_layers
+        dropout = layer.p if self.training else 0.0
         if self.scale_shift:
-            h = self.ops.norm_silu(h, norm, e)
+            h = self.ops.norm_silu(h, norm, e, dropout)
         else:
-            h = self.ops.norm_silu(h + e[:, :, None, None].to(h.dtype), norm)
+            h = self.ops.norm_silu(h + e[:, :, None, None].to(h.dtype), norm, dropout=dropout)
         if not isinstance(self.skip_connection, nn.Identity):
             past = self.ops.pointwise(past, self.skip_connection)
-        return self.ops.conv(dropout(h), conv, add=whole(past))
+        return self.ops.conv(h, conv, add=whole(past))
 
 
 class AttentionBlock(Computed):

@@ -117,7 +117,7 @@ def _kept(layer: Layer, model: ModelConfig, how: ExpectedMode) -> int:
                 channels_in += -channels_in % BLOCK
             return channels_in * area * (4 if change == "down" else 1)
         case Res(channels_in, channels) if how.native:  # what each norm and each convolution is given
-            return (2 * channels_in + (3 if model.dropout else 2) * channels) * area
+            return 2 * (channels_in + channels) * area
         case Res(channels_in, channels):  # what each SiLU is given as well, and each scale
             scaled = channels if model.use_scale_shift_norm else 0
             return (3 * channels_in + (4 if model.dropout else 3) * channels + scaled) * area

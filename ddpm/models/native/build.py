@@ -53,8 +53,8 @@ OF_EACH_TYPE = {  # these end in _float32 or _bfloat16, and return nothing
     "pointwise": "iiii" + "ppppppp",
     "pointwise_back": "iiii" + "ppppp",
     "pointwise_gradient": "iiii" + "pppppp",
-    "norm": "iiiii" + "pppppp" + "f" + "pp" + "i",
-    "norm_gradient": "iiiii" + "ppppppppppppppp" + "i",
+    "norm": "iiiii" + "pppppp" + "f" + "pp" + "iiid",
+    "norm_gradient": "iiiii" + "ppppppppppppppp" + "iiid",
     "attention": "iiii" + "ppp",
     "attention_gradient": "iiii" + "ppppp",
 }

@@ -75,6 +75,21 @@ class Autograd(torch.autograd.Function):
         return cls.apply(*arguments) if torch.is_grad_enabled() else cls.forward(_Context(), *arguments)
 
 
+class Dropout(NamedTuple):
+    """Dropout of one map: what is dropped is a hash of its index and of two keys (norm.cpp)."""
+
+    keys: tuple[int, int] = (0, 0)  # from 0 to 2^31 - 1
+    share: float = 0.0  # of activations that are dropped, at least 0 and below 1
+
+    @classmethod
+    def drawn(cls, share: float) -> "Dropout":
+        """With keys from torch's global generator, whose state a checkpoint holds; none where nothing is dropped."""
+        if not share:
+            return cls()
+        first, second = torch.randint(2**31, (2,)).tolist()
+        return cls((first, second), share)
+
+
 class Norm(Autograd):
     """Group normalisation of one map [N, C, H, W], or of two that are joined; returns the result and the inputs."""
 
@@ -90,6 +105,7 @@ class Norm(Autograd):
         groups: int,
         eps: float,
         silu: bool,
+        dropout: Dropout,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         n, split, h, w = x.shape
         embedding = None if embedding is None else embedding.contiguous()
@@ -111,10 +127,12 @@ class Norm(Autograd):
             mean,
             rstd,
             silu,
+            *dropout.keys,
+            dropout.share,
             dtype=x.dtype,
         )
         ctx.save_for_backward(x, second, weight, bias, embedding, mean, rstd)
-        ctx.ops, ctx.groups, ctx.silu = ops, groups, silu
+        ctx.ops, ctx.groups, ctx.silu, ctx.dropout = ops, groups, silu, dropout
         ctx.set_materialize_grads(False)
         return y, x, second
 
@@ -123,7 +141,7 @@ class Norm(Autograd):
         ctx: Any, dy: Tensor | None, past: Tensor | None, second_past: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         if dy is None:
-            return None, past, second_past, *6 * [None]
+            return None, past, second_past, *7 * [None]
         x, second, weight, bias, embedding, mean, rstd = ctx.saved_tensors
         n, split, h, w = x.shape
         if second is not None and (past is None) != (second_past is None):  # the kernel adds both or none
@@ -161,9 +179,11 @@ class Norm(Autograd):
             d_bias,
             d_embedding,
             ctx.silu,
+            *ctx.dropout.keys,
+            ctx.dropout.share,
             dtype=x.dtype,
         )
-        return None, dx, d_second, d_weight, d_bias, d_embedding, None, None, None
+        return None, dx, d_second, d_weight, d_bias, d_embedding, *4 * [None]
 
 
 class Kind(NamedTuple):

@@ -11,7 +11,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddpm.models.native.functions import KINDS, POINTWISE, Attention, Conv, Kernels, Kind, Linear, Norm, channels_last
+from ddpm.models.native.functions import (
+    KINDS,
+    POINTWISE,
+    Attention,
+    Conv,
+    Dropout,
+    Kernels,
+    Kind,
+    Linear,
+    Norm,
+    channels_last,
+)
 from ddpm.models.torch_ops import Joined, Ops, whole
 
 
@@ -37,22 +48,23 @@ class NativeOps(Kernels, Ops):
     def branch(self, x: Tensor | Joined, norm: nn.GroupNorm, silu: bool) -> tuple[Tensor, Tensor | Joined]:
         return self._norm(x, norm, None, silu)
 
-    def norm_silu(self, x: Tensor, norm: nn.GroupNorm, embedding: Tensor | None = None) -> Tensor:
-        return self._norm(x, norm, embedding, silu=True)[0]
+    def norm_silu(self, x: Tensor, norm: nn.GroupNorm, embedding: Tensor | None = None, dropout: float = 0.0) -> Tensor:
+        return self._norm(x, norm, embedding, silu=True, dropout=dropout)[0]
 
     def _norm(
-        self, x: Tensor | Joined, norm: nn.GroupNorm, embedding: Tensor | None, silu: bool
+        self, x: Tensor | Joined, norm: nn.GroupNorm, embedding: Tensor | None, silu: bool, dropout: float = 0.0
     ) -> tuple[Tensor, Tensor | Joined]:
         if isinstance(x, Joined) and any(part.shape[1] % self.block for part in x):
             x = x.whole()
         if self.library.norm_fits(norm.num_channels, norm.num_groups):
             embedding = None if embedding is None else embedding.float()
             parts = map(channels_last, x) if isinstance(x, Joined) else (channels_last(x), None)
-            y, one, two = Norm.of(self, *parts, norm.weight, norm.bias, embedding, norm.num_groups, norm.eps, silu)
+            settings = (norm.num_groups, norm.eps, silu, Dropout.drawn(dropout))
+            y, one, two = Norm.of(self, *parts, norm.weight, norm.bias, embedding, *settings)
             return y, one if two is None else Joined(one, two)
         x = whole(x)
         wide = x.float()
-        out = super().norm_silu(wide, norm, embedding) if silu else super().norm(wide, norm)
+        out = super().norm_silu(wide, norm, embedding, dropout) if silu else super().norm(wide, norm)
         return self.enter(out), x
 
     def conv(self, x: Tensor, conv: nn.Conv2d, add: Tensor | None = None) -> Tensor:

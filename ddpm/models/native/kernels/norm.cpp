@@ -1,5 +1,5 @@
-// Group normalisation (Wu & He 2018), then y (1 + scale) + shift where there is a timestep embedding, then SiLU,
-// in one reading of [N, pixels, C]; the statistics and everything between are float.
+// Group normalisation (Wu & He 2018), then y (1 + scale) + shift where there is a timestep embedding, then SiLU, then
+// dropout, in one reading of [N, pixels, C]; the statistics and everything between are float.
 #include <algorithm>
 #include <cmath>
 #include <numeric>
@@ -43,6 +43,30 @@ struct Given {  // of one picture
     }
 };
 
+// Dropout (Srivastava et al. 2014).  Whether an activation is dropped is a hash of its index in the map and of the call's
+// keys, so that the gradient computes it again: nothing is kept, and threads need not wait for one another.
+struct Dropout {
+    uint32_t first, second, below;
+    float scale;
+
+    Dropout(int first, int second, double share)
+        : first(first), second(second), below((uint32_t)std::llround(share * 4294967296.)), scale((float)(1 / (1 - share))) {}
+
+    explicit operator bool() const { return below; }
+
+    // index: of the first activation in y.  The mixing steps are those of lowbias32 (Wellons 2018), with a key before each.
+    vec applied(vec y, size_t index) const {
+        ints x;
+        for (int i = 0; i < WIDTH; i++) x[i] = (uint32_t)index + i;
+        x ^= first;
+        x = (x ^ (x >> 16)) * 0x7feb352du;
+        x ^= second;
+        x = (x ^ (x >> 15)) * 0x846ca68bu;
+        x ^= x >> 16;
+        return x < below ? vec{} : y * scale;
+    }
+};
+
 // Each channel's mean and each's deviation from it, by the group: mean[slab], rstd[slab].  Sums are of what differs from
 // the channel's first pixel, so that nothing is lost where the mean is large beside the deviation.
 template <class T> void statistics(const Map<const T> &x, const Shape &s, int n, int from, int slab, float eps, float *mean, float *rstd) {
@@ -83,7 +107,7 @@ template <class T> void statistics(const Map<const T> &x, const Shape &s, int n,
 }
 
 template <class T>
-void forward(const Shape &s, const Map<const T> &x, T *y, const float *weight, const float *bias, const float *embedding, float eps, float *mean, float *rstd, bool silu) {
+void forward(const Shape &s, const Map<const T> &x, T *y, const float *weight, const float *bias, const float *embedding, float eps, float *mean, float *rstd, bool silu, const Dropout &dropout) {
     int slab = s.slab();
 #pragma omp parallel for schedule(static) collapse(2)
     for (int n = 0; n < s.pictures; n++)
@@ -102,14 +126,16 @@ void forward(const Shape &s, const Map<const T> &x, T *y, const float *weight, c
             for (int i = 0; i < s.pixels; i++, pixel++)
                 for (int c = 0; c < slab; c += WIDTH) {
                     vec z = load(x.at(pixel, first + c)) * load(a + c) + load(b + c);
-                    store(y + pixel * s.channels + first + c, silu ? z * sigmoid(z) : z);
+                    size_t index = pixel * s.channels + first + c;
+                    if (silu) z *= sigmoid(z);
+                    store(y + index, dropout ? dropout.applied(z, index) : z);
                 }
         }
 }
 
 // add: what is added to dx, or null.  d_weight, d_bias: [C].  d_embedding: [N, 2C] or null.
 template <class T>
-void backward(const Shape &s, const T *dy, const Map<const T> &x, const Map<const T> &add, const Map<T> &dx, const float *weight, const float *bias, const float *embedding, const float *mean, const float *rstd, float *d_weight, float *d_bias, float *d_embedding, bool silu) {
+void backward(const Shape &s, const T *dy, const Map<const T> &x, const Map<const T> &add, const Map<T> &dx, const float *weight, const float *bias, const float *embedding, const float *mean, const float *rstd, float *d_weight, float *d_bias, float *d_embedding, bool silu, const Dropout &dropout) {
     int slab = s.slab();
     std::vector<float> parts((size_t)s.pictures * 2 * s.channels);  // what each picture adds to d_weight and d_bias
 #pragma omp parallel for schedule(static) collapse(2)
@@ -125,10 +151,11 @@ void backward(const Shape &s, const T *dy, const Map<const T> &x, const Map<cons
             for (int c = 0; c < slab; c++) m[c] = means[(first + c) / s.each()];
             for (int c = 0; c < slab; c += WIDTH) {
                 vec A = load(a + c), B = load(b + c), M = load(m + c), S1 = {}, S2 = {};
-                const T *X = x.at(pixel, first + c), *D = dy + pixel * s.channels + first + c;
-                size_t step = x.step(first + c);
-                for (int i = 0; i < s.pixels; i++, X += step, D += s.channels) {
-                    vec v = load(X), d = load(D);
+                const T *X = x.at(pixel, first + c);
+                size_t step = x.step(first + c), index = pixel * s.channels + first + c;
+                for (int i = 0; i < s.pixels; i++, X += step, index += s.channels) {
+                    vec v = load(X), d = load(dy + index);
+                    if (dropout) d = dropout.applied(d, index);
                     if (silu) {
                         vec z = v * A + B, g = sigmoid(z);
                         d *= g * (z * (1.f - g) + 1.f);
@@ -185,16 +212,16 @@ int norm_fits(int channels, int groups) {
 
 #define NORM(T, name)                                                                                                     \
     void norm_##name(int n, int pixels, int c, int groups, int split, const T *x, const T *x2, T *y, const float *weight, const float *bias, \
-                     const float *embedding, float eps, float *mean, float *rstd, int silu) {                             \
+                     const float *embedding, float eps, float *mean, float *rstd, int silu, int key, int key2, double share) { \
         Map<const T> in(x, x2, split, c);                                                                              \
-        forward(Shape{n, pixels, c, groups}, in, y, weight, bias, embedding, eps, mean, rstd, silu);                      \
+        forward(Shape{n, pixels, c, groups}, in, y, weight, bias, embedding, eps, mean, rstd, silu, Dropout(key, key2, share)); \
     }                                                                                                                     \
     void norm_gradient_##name(int n, int pixels, int c, int groups, int split, const T *dy, const T *x, const T *x2, const T *add, const T *add2, \
                               T *dx, T *dx2, const float *weight, const float *bias, const float *embedding, const float *mean, \
-                              const float *rstd, float *d_weight, float *d_bias, float *d_embedding, int silu) {          \
+                              const float *rstd, float *d_weight, float *d_bias, float *d_embedding, int silu, int key, int key2, double share) { \
         Map<const T> in(x, x2, split, c), added(add, add2, split, c);                                                  \
         Map<T> d_in(dx, dx2, split, c);                                                                                \
-        backward(Shape{n, pixels, c, groups}, dy, in, added, d_in, weight, bias, embedding, mean, rstd, d_weight, d_bias, d_embedding, silu); \
+        backward(Shape{n, pixels, c, groups}, dy, in, added, d_in, weight, bias, embedding, mean, rstd, d_weight, d_bias, d_embedding, silu, Dropout(key, key2, share)); \
     }
 NORM(float, float32)
 NORM(bf16, bfloat16)
