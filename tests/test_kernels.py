@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from ddpm.host.compiler import find_compiler
 from ddpm.models.native import build, matrix
-from ddpm.models.native.functions import Dropout, Norm
 from ddpm.models.native.matrix import MatrixOps
+from ddpm.models.native.norms import Dropout, Norm, Settings
 from ddpm.models.native.ops import NativeOps
-from ddpm.models.torch_ops import TORCH, Joined, Ops
+from ddpm.models.torch_ops import TORCH, Joined, Ops, whole
 
 pytestmark = pytest.mark.usefixtures("threads_afterwards")
 
@@ -90,14 +90,37 @@ def joined(n: int, size: int, one: int, two: int, out: int) -> Case:
     """The way through a block and the way past it, of two maps that are joined."""
 
     def run(ops: Ops, layers: Any, *maps: Tensor) -> Tensor:
-        h, past = ops.branch(Joined(*maps), layers["norm"], silu=True)
-        return ops.pointwise(past, layers["past"], add=ops.pointwise(h, layers["through"]))
+        h, past = ops.branch(Joined(*maps), layers["norm"], layers["through"])
+        return ops.pointwise(past, layers["past"], add=h)
 
     def layers() -> nn.Module:
         through, past = (nn.Conv2d(one + two, out, 1) for _ in range(2))
         return nn.ModuleDict({"norm": nn.GroupNorm(32, one + two), "through": through, "past": past})
 
     return Case(run, layers, [(n, one, size, size), (n, two, size, size)])
+
+
+def branch(
+    n: int, size: int, channels: int, out: int, kernel: int = 3, embedding: bool = False, share: float = 0.0
+) -> Case:
+    """A norm and the convolution behind it, with a map that is added, and the map that goes past both."""
+
+    def run(ops: Ops, layers: Any, x: Tensor, add: Tensor, *e: Tensor) -> Tensor:
+        torch.manual_seed(3)
+        settings = dict(silu=kernel == 3, embedding=e[0] if e else None, add=add)
+        if ops is not TORCH or not share:
+            h, past = ops.branch(x, layers["norm"], layers["conv"], dropout=share, **settings)
+        else:
+            mask = kept(x.shape, torch.randint(2**31, (2,)).tolist(), share) / (1 - share)
+            h, past = ops.conv(ops.norm_silu(x, layers["norm"], *e) * mask, layers["conv"], add), x
+        return torch.cat([h, 0.5 * whole(past)], dim=1)
+
+    def layers() -> nn.Module:
+        conv = nn.Conv2d(channels, out, kernel, padding=kernel // 2)
+        return nn.ModuleDict({"norm": nn.GroupNorm(32, channels), "conv": conv})
+
+    shapes = [(n, channels, size, size), (n, out, size, size)] + [(n, 2 * channels)] * embedding
+    return Case(run, layers, shapes)
 
 
 def linear(n: int, channels: int, *outputs: int) -> Case:
@@ -146,6 +169,11 @@ CASES = {
     "norm silu 64": norm(1, 8, 64, embedding=True),
     "dropout": dropped(3, 7, 64, 0.3),
     "dropout 96": dropped(3, 5, 96, 0.1, embedding=True),
+    "branch 16x16": branch(1, 16, 32, 64),
+    "branch 7x7": branch(3, 7, 64, 32, embedding=True),
+    "branch of 48 channels": branch(1, 8, 96, 48, embedding=True),
+    "branch with dropout": branch(2, 8, 32, 64, embedding=True, share=0.2),
+    "branch, pointwise": branch(3, 5, 64, 192, kernel=1),
     "joined 64 and 32": joined(3, 5, 64, 32, 32),
     "joined 32 and 96": joined(1, 8, 32, 96, 64),
     "joined 48 and 16": joined(3, 3, 48, 16, 32),
@@ -175,6 +203,8 @@ MAIN = [
     "norm",
     "norm silu 320",
     "dropout",
+    "branch 7x7",
+    "branch with dropout",
     "attention 25",
     "attention 64",
     "attention of 24",
@@ -254,7 +284,7 @@ def check(ops: NativeOps, name: str, most: float | None = None) -> None:
     """Raises AssertionError if a tensor differs from torch's in double precision by more than `most` of its norm."""
     case = CASES[name]
     if most is None:  # twice what is seen
-        most = 4e-3 if ops.dtype == torch.bfloat16 else 3e-6 if name.startswith("conv") else 8e-7
+        most = 4e-3 if ops.dtype == torch.bfloat16 else 3e-6 if name.startswith(("conv", "branch")) else 8e-7
     layer, inputs, d_out = sampled(case)
     exact = answers(TORCH, case, layer, inputs, d_out, torch.float64)
     ours = answers(ops, case, layer, inputs, d_out, ops.dtype)
@@ -338,13 +368,22 @@ def test_one_of_two_joined_maps_may_go_past_a_block(ops: NativeOps) -> None:
     norm, gradients = nn.GroupNorm(32, 64), []
     for each in (ops, TORCH):
         torch.manual_seed(0)
-        maps = [torch.randn(2, 32, 3, 3, requires_grad=True) for _ in range(2)]
-        h, past = each.branch(Joined(*maps), norm, silu=True)
+        layer, maps = nn.Conv2d(64, 32, 1), [torch.randn(2, 32, 3, 3, requires_grad=True) for _ in range(2)]
+        h, past = each.branch(Joined(*maps), norm, layer)
         second = past.two if isinstance(past, Joined) else past[:, 32:]
         (h.sum() + (second**2).sum()).backward()
         gradients.append([x.grad for x in maps])
     for ours, torchs in zip(*gradients, strict=True):
         assert apart(ours, torchs) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["branch 7x7", "branch with dropout", "branch, pointwise"])
+def test_what_is_normalised_is_not_kept(ops: NativeOps, name: str) -> None:
+    layer, (x, *rest), _ = sampled(CASES[name])
+    x, kept_sizes = x.contiguous(memory_format=torch.channels_last).requires_grad_(), []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept_sizes.append(t.shape) or t, lambda t: t):
+        CASES[name].run(ops, layer, x, *rest)
+    assert [shape for shape in kept_sizes if shape[2:] == x.shape[2:]] == [x.shape]
 
 
 def test_kernels_are_used_and_not_torch(ops: NativeOps, called: list[str]) -> None:
@@ -436,8 +475,8 @@ def test_dropout_depends_on_nothing_but_its_keys(ops: NativeOps, share: float) -
     norm, x = nn.GroupNorm(32, 64), torch.randn(8, 64, 32, 32).contiguous(memory_format=torch.channels_last)
 
     def mask(*keys: int) -> Tensor:
-        settings = (norm.weight, norm.bias, None, norm.num_groups, norm.eps, False, Dropout(keys, share))
-        zeros = Norm.of(ops, x, None, *settings)[0] == 0
+        settings = Settings(norm.num_groups, norm.eps, silu=False, dropout=Dropout(keys, share))
+        zeros = Norm.of(ops, settings, x, None, norm.weight, norm.bias, None) == 0
         assert torch.equal(zeros, ~kept(x.shape, keys, share))
         return zeros.double()
 

@@ -91,13 +91,19 @@ def test_kernels_work_in_the_room_that_is_expected(size: int) -> None:
         ("channel_mult", ("1,1", "1,2", "2,2")),
         ("attention_resolutions", ("", "16", "32,16")),
         ("ema_rate", ("", "0.9", "0.9,0.99")),
-        ("use_checkpoint", (True, False)),
         ("precision", ("bf16", "fp32")),
     ],
 )
 def test_more_of_anything_takes_more(name: str, rising: tuple[Any, ...], kernels: str) -> None:
     found = [estimated(**{name: value, "kernels": kernels}) for value in rising]
     assert all(one < more for one, more in itertools.pairwise(found))
+
+
+@pytest.mark.usefixtures("compiler")
+@pytest.mark.parametrize("kernels", ["native", "torch"])
+def test_recomputing_takes_less_where_there_are_many_layers(kernels: str) -> None:
+    deep = dict(num_res_blocks=3, kernels=kernels)
+    assert estimated(use_checkpoint=True, **deep) < estimated(**deep)
 
 
 @pytest.mark.usefixtures("compiler")

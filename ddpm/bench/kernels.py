@@ -107,8 +107,8 @@ def multiplications(name: str, s: dict[str, int]) -> int:
 def _bytes(name: str, s: dict[str, int], width: int) -> int:
     """Bytes that a kernel reads and writes at least once; 0 where that is not known."""
     match name:
-        case "norm" | "norm_gradient":  # the gradient reads two maps and writes one
-            return (2 if name == "norm" else 3) * width * s["images"] * s["pixels"] * s["channels"]
+        case "norm" | "norm_gradient":  # the gradient reads two maps and writes two
+            return (2 if name == "norm" else 4) * width * s["images"] * s["pixels"] * s["channels"]
         case "update":  # reads gradients twice, reads and writes weights, both moments and the averages
             return 4 * s["weights"] * (8 + 2 * s["averages"])
     return 0

@@ -42,14 +42,6 @@ class Ops:
         """Group normalisation."""
         return norm(x)
 
-    def branch(self, x: Tensor | Joined, norm: nn.GroupNorm, silu: bool) -> tuple[Tensor, Tensor | Joined]:
-        """(x normalised, with SiLU or without, for a block's residual branch; x itself for its skip connection).
-
-        The gradients of both are summed where that of the first is computed.
-        """
-        x = whole(x)
-        return self.norm_silu(x, norm) if silu else self.norm(x, norm), x
-
     def norm_silu(self, x: Tensor, norm: nn.GroupNorm, embedding: Tensor | None = None, dropout: float = 0.0) -> Tensor:
         """Group normalisation, scaled and shifted by an embedding [N, 2C], then SiLU, then dropout of that share."""
         x = norm(x)
@@ -57,6 +49,27 @@ class Ops:
             scale, shift = embedding[:, :, None, None].chunk(2, dim=1)
             x = x * (1 + scale) + shift
         return F.dropout(F.silu(x), dropout)
+
+    def branch(
+        self,
+        x: Tensor | Joined,
+        norm: nn.GroupNorm,
+        layer: nn.Conv1d | nn.Conv2d,
+        *,
+        silu: bool = True,
+        embedding: Tensor | None = None,
+        dropout: float = 0.0,
+        add: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | Joined]:
+        """(x normalised, as by `norm_silu` or `norm`, convolved by the layer, plus `add`; x for a skip connection).
+
+        The gradients of both are summed where that of the first is computed.
+        """
+        x = whole(x)
+        h = self.norm_silu(x, norm, embedding, dropout) if silu else self.norm(x, norm)
+        if isinstance(layer, nn.Conv1d) or layer.kernel_size == (1, 1):
+            return self.pointwise(h, layer, add), x
+        return self.conv(h, layer, add), x
 
     def conv(self, x: Tensor, conv: nn.Conv2d, add: Tensor | None = None) -> Tensor:
         """A 3x3 convolution of any stride, plus `add`."""

@@ -54,18 +54,16 @@ class ResBlock(Computed):
 
     def forward(self, x: Tensor | Joined, embedded: Sequence[Tensor]) -> Tensor:
         norm, _, conv = self.in_layers
-        h, past = self.ops.branch(x, norm, silu=True)
-        h = self.ops.conv(h, conv)
-        e = embedded[self.place]  # [N, C or 2C]
-        norm, _, layer, conv = self.out_layers
-        dropout = layer.p if self.training else 0.0
-        if self.scale_shift:
-            h = self.ops.norm_silu(h, norm, e, dropout)
-        else:
-            h = self.ops.norm_silu(h + e[:, :, None, None].to(h.dtype), norm, dropout=dropout)
+        h, past = self.ops.branch(x, norm, conv)
         if not isinstance(self.skip_connection, nn.Identity):
             past = self.ops.pointwise(past, self.skip_connection)
-        return self.ops.conv(h, conv, add=whole(past))
+        embedding = embedded[self.place]  # [N, C or 2C]
+        if not self.scale_shift:
+            h = h + embedding[:, :, None, None].to(h.dtype)
+        norm, _, layer, conv = self.out_layers
+        dropout = layer.p if self.training else 0.0
+        scale_shift = embedding if self.scale_shift else None
+        return self.ops.branch(h, norm, conv, embedding=scale_shift, dropout=dropout, add=whole(past))[0]
 
 
 class AttentionBlock(Computed):
@@ -79,8 +77,7 @@ class AttentionBlock(Computed):
         self.proj_out = zeroed(nn.Conv1d(channels, channels, 1))
 
     def forward(self, x: Tensor, embedded: Sequence[Tensor]) -> Tensor:
-        h, past = self.ops.branch(x, self.norm, silu=False)
-        qkv = self.ops.pointwise(h, self.qkv)
+        qkv, past = self.ops.branch(x, self.norm, self.qkv, silu=False)
         if self.new_order:  # q, k, v are outermost, then heads
             qkv = qkv.unflatten(1, (3, self.heads, -1)).transpose(1, 2).flatten(1, 3)
         return self.ops.pointwise(self.ops.attention(qkv, self.heads), self.proj_out, add=whole(past))

@@ -28,8 +28,8 @@ RUNTIME = {True: 318e6, False: 390e6}
 BLOCK = 16  # channels that native convolutions pad to
 # Memory of feature maps as a multiple of their size, measured with glibc, whose malloc does not reuse every hole.
 # Native: True.
-SLACK = {True: 1.4, False: 1.3}  # where feature maps are kept for the backward pass
-SLACK_RECOMPUTED = 2.3  # where most are recomputed
+SLACK = {True: 1.2, False: 1.3}  # where feature maps are kept for the backward pass
+SLACK_RECOMPUTED = {True: 1.9, False: 2.3}  # where most are recomputed
 SLACK_FORWARD = {True: 1.8, False: 1.4}  # without a backward pass
 SAMPLER = 16  # copies of an image that a sampler holds: x, eps, x_start, earlier steps, float64 intermediates
 
@@ -97,7 +97,7 @@ def activation_bytes(model: ModelConfig, how: ExpectedMode) -> float:
         return SLACK[how.native] * how.bytes * (last + sum(whole) - (twice if how.native else 0))
     inputs = [_input(layer) or kept for layer, kept in zip(layers, whole, strict=True)]
     kept = last + sum(inputs) - twice + max(whole)  # one layer at a time is computed again
-    return SLACK_RECOMPUTED * how.bytes * kept
+    return SLACK_RECOMPUTED[how.native] * how.bytes * kept
 
 
 def _input(layer: Layer) -> int:
@@ -116,13 +116,13 @@ def _kept(layer: Layer, model: ModelConfig, how: ExpectedMode) -> int:
             if how.native and not change:
                 channels_in += -channels_in % BLOCK
             return channels_in * area * (4 if change == "down" else 1)
-        case Res(channels_in, channels) if how.native:  # what each norm and each convolution is given
-            return 2 * (channels_in + channels) * area
+        case Res(channels_in, channels) if how.native:  # what each norm is given
+            return (channels_in + channels) * area
         case Res(channels_in, channels):  # what each SiLU is given as well, and each scale
             scaled = channels if model.use_scale_shift_norm else 0
             return (3 * channels_in + (4 if model.dropout else 3) * channels + scaled) * area
-        case Attention(channels) if how.native:  # the norm's input and output, q, k, v, what comes of them
-            return 6 * channels * area
+        case Attention(channels) if how.native:  # the norm's input, q, k, v, what comes of them
+            return 5 * channels * area
         case Attention(channels, _, heads):  # q and k scaled too, and every pixel's weights over all others
             return 8 * channels * area + heads * area**2
 

@@ -54,7 +54,7 @@ OF_EACH_TYPE = {  # these end in _float32 or _bfloat16, and return nothing
     "pointwise_back": "iiii" + "ppppp",
     "pointwise_gradient": "iiii" + "pppppp",
     "norm": "iiiii" + "pppppp" + "f" + "pp" + "iiid",
-    "norm_gradient": "iiiii" + "ppppppppppppppp" + "iiid",
+    "norm_gradient": "iiiiii" + "ppppppppppppppp" + "iiid",
     "attention": "iiii" + "ppp",
     "attention_gradient": "iiii" + "ppppp",
 }

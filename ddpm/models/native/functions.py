@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ddpm.models.native.build import addresses
+from ddpm.models.native.memory import empty, empty_like, empty_map
 from ddpm.models.torch_ops import Joined
 
 # Pixels of a feature map from which on Winograd tiles of 4 x 4 are faster than of 2 x 2, which are more exact.  In bf16
@@ -34,6 +35,18 @@ class Kernels:
         if held is None or held.numel() < floats:
             held = self._held.room = torch.empty(floats)
         return held
+
+    def passing_map(self, like: Tensor, channels: int) -> Tensor:
+        """An uninitialised map [N, channels, H, W] until the next call, channels last, of the dtype and size of `like`.
+
+        Its memory is kept for the next, apart from that of maps that stay: as malloc's it would leave a hole among them
+        at each call, and a training would take up to half as much memory again.
+        """
+        n, _, h, w = like.shape
+        held: Tensor | None = getattr(self._held, "passing", None)
+        if held is None or held.dtype != like.dtype or held.numel() < n * h * w * channels:
+            held = self._held.passing = torch.empty(n * h * w * channels, dtype=like.dtype)
+        return held[: n * h * w * channels].view(n, h, w, channels).permute(0, 3, 1, 2)
 
     def threads(self) -> int:
         """Sets the kernels to torch's number of threads; returns the most that they may use."""
@@ -75,117 +88,6 @@ class Autograd(torch.autograd.Function):
         return cls.apply(*arguments) if torch.is_grad_enabled() else cls.forward(_Context(), *arguments)
 
 
-class Dropout(NamedTuple):
-    """Dropout of one map: what is dropped is a hash of its index and of two keys (norm.cpp)."""
-
-    keys: tuple[int, int] = (0, 0)  # from 0 to 2^31 - 1
-    share: float = 0.0  # of activations that are dropped, at least 0 and below 1
-
-    @classmethod
-    def drawn(cls, share: float) -> "Dropout":
-        """With keys from torch's global generator, whose state a checkpoint holds; none where nothing is dropped."""
-        if not share:
-            return cls()
-        first, second = torch.randint(2**31, (2,)).tolist()
-        return cls((first, second), share)
-
-
-class Norm(Autograd):
-    """Group normalisation of one map [N, C, H, W], or of two that are joined; returns the result and the inputs."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        ops: Kernels,
-        x: Tensor,
-        second: Tensor | None,
-        weight: Tensor,
-        bias: Tensor,
-        embedding: Tensor | None,
-        groups: int,
-        eps: float,
-        silu: bool,
-        dropout: Dropout,
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        n, split, h, w = x.shape
-        embedding = None if embedding is None else embedding.contiguous()
-        y, mean, rstd = empty_map(x, len(weight)), torch.empty(n, groups), torch.empty(n, groups)
-        ops.call(
-            "norm",
-            n,
-            h * w,
-            len(weight),
-            groups,
-            split,
-            x,
-            second,
-            y,
-            weight,
-            bias,
-            embedding,
-            eps,
-            mean,
-            rstd,
-            silu,
-            *dropout.keys,
-            dropout.share,
-            dtype=x.dtype,
-        )
-        ctx.save_for_backward(x, second, weight, bias, embedding, mean, rstd)
-        ctx.ops, ctx.groups, ctx.silu, ctx.dropout = ops, groups, silu, dropout
-        ctx.set_materialize_grads(False)
-        return y, x, second
-
-    @staticmethod
-    def backward(
-        ctx: Any, dy: Tensor | None, past: Tensor | None, second_past: Tensor | None
-    ) -> tuple[Tensor | None, ...]:
-        if dy is None:
-            return None, past, second_past, *7 * [None]
-        x, second, weight, bias, embedding, mean, rstd = ctx.saved_tensors
-        n, split, h, w = x.shape
-        if second is not None and (past is None) != (second_past is None):  # the kernel adds both or none
-            past = torch.zeros_like(x) if past is None else past
-            second_past = torch.zeros_like(second) if second_past is None else second_past
-        past, second_past = (None if part is None else channels_last(part) for part in (past, second_past))
-        dy, dx, d_weight, d_bias = (
-            channels_last(dy),
-            torch.empty_like(x),
-            torch.empty_like(weight),
-            torch.empty_like(bias),
-        )
-        d_second = None if second is None else torch.empty_like(second)
-        d_embedding = None if embedding is None else torch.empty_like(embedding)
-        ctx.ops.call(
-            "norm_gradient",
-            n,
-            h * w,
-            len(weight),
-            ctx.groups,
-            split,
-            dy,
-            x,
-            second,
-            past,
-            second_past,
-            dx,
-            d_second,
-            weight,
-            bias,
-            embedding,
-            mean,
-            rstd,
-            d_weight,
-            d_bias,
-            d_embedding,
-            ctx.silu,
-            *ctx.dropout.keys,
-            ctx.dropout.share,
-            dtype=x.dtype,
-        )
-        return None, dx, d_second, d_weight, d_bias, d_embedding, *4 * [None]
-
-
 class Kind(NamedTuple):
     """Kernels of a convolution and of its two gradients."""
 
@@ -221,7 +123,7 @@ class Conv(Autograd):
         dy, dx, d_weight, d_bias = channels_last(dy), None, None, None
         _, _, *of_x, of_weight, of_bias, of_add = ctx.needs_input_grad
         if of_weight or of_bias:
-            d_weight, d_bias = torch.empty_like(weight, memory_format=torch.contiguous_format), torch.empty(len(weight))
+            d_weight, d_bias = empty_like(weight), empty((len(weight),))
             ctx.kind.gradient(ctx.ops, maps, dy, d_weight, d_bias)
         if any(of_x):
             dx = ctx.kind.back(ctx.ops, dy, weight.contiguous(), maps)
@@ -266,7 +168,7 @@ def _strided(ops: Kernels, x: Tensor, weight: Tensor, bias: Tensor | None, add: 
 def _strided_back(ops: Kernels, dy: Tensor, weight: Tensor, x: Tensor) -> Tensor:
     out, channels, *_ = weight.shape
     n, _, h, w = x.shape
-    dx = torch.empty_like(x)
+    dx = empty_map(x, channels)
     ops.call("strided_back", n, h, w, channels, out, dy, weight, dx, ops.room(weight.numel()), dtype=x.dtype)
     return dx
 
@@ -290,7 +192,7 @@ def _pointwise(ops: Kernels, x: Tensor | Joined, weight: Tensor, bias: Tensor | 
 
 def _pointwise_back(ops: Kernels, dy: Tensor, weight: Tensor, x: Tensor | Joined) -> Tensor | Joined:
     """Every pixel times the transposed weights."""
-    dx = Joined(*map(torch.empty_like, x)) if isinstance(x, Joined) else torch.empty_like(x)
+    dx = Joined(*(empty_map(part, part.shape[1]) for part in x)) if isinstance(x, Joined) else empty_map(x, x.shape[1])
     one, two = dx if isinstance(dx, Joined) else (dx, None)
     out, channels, *_ = weight.shape
     pixels, room = dy.numel() // out, ops.room(weight.numel())
@@ -315,12 +217,6 @@ KINDS: dict[tuple[int, ...], Kind] = {(1, 1): WINOGRAD, (2, 2): STRIDED}  # of 3
 POINTWISE = Kind(_pointwise, _pointwise_back, _pointwise_gradient)
 
 
-def empty_map(like: Tensor, channels: int, size: tuple[int, int] | None = None) -> Tensor:
-    """An uninitialised map [N, channels, H, W], channels last, of the dtype and by default of the size of `like`."""
-    h, w = size or (like.shape[2], like.shape[3])
-    return torch.empty((len(like), channels, h, w), dtype=like.dtype, memory_format=torch.channels_last)
-
-
 class Linear(Autograd):
     """Several linear layers of one input [N, inputs], in float32; `layers` are all weights, then all biases."""
 
@@ -330,15 +226,15 @@ class Linear(Autograd):
         weights, biases = layers[: len(layers) // 2], layers[len(layers) // 2 :]
         ctx.save_for_backward(x, *weights)
         ctx.ops, ctx.sizes = ops, (ctypes.c_int * len(weights))(*map(len, weights))
-        y = [torch.empty(len(x), size) for size in ctx.sizes]
+        y = [empty((len(x), size)) for size in ctx.sizes]
         ops.call("linear", len(y), *x.shape, ctx.sizes, x, *map(addresses, (weights, biases, y)))
         return tuple(y)
 
     @staticmethod
     def backward(ctx: Any, *dy: Tensor) -> tuple[Tensor | None, ...]:
         x, *weights = ctx.saved_tensors
-        dx, d_weights = torch.empty_like(x), [torch.empty_like(weight) for weight in weights]
-        dy, d_biases = tuple(d.contiguous() for d in dy), [torch.empty(len(weight)) for weight in weights]
+        dx, d_weights = empty_like(x), [empty_like(weight) for weight in weights]
+        dy, d_biases = tuple(d.contiguous() for d in dy), [empty((len(weight),)) for weight in weights]
         room = ctx.ops.room(ctx.ops.threads() * x.numel())
         lists = map(addresses, (dy, weights, d_weights, d_biases))
         ctx.ops.call("linear_gradient", len(weights), *x.shape, ctx.sizes, x, *lists, dx, room)
@@ -352,7 +248,7 @@ class Attention(Autograd):
     def forward(ctx: Any, ops: Kernels, qkv: Tensor, heads: int) -> Tensor:
         qkv = channels_last(qkv)
         n, triple, h, w = qkv.shape
-        out, of_rows = empty_map(qkv, triple // 3), torch.empty(n, heads, h * w)
+        out, of_rows = empty_map(qkv, triple // 3), empty((n, heads, h * w))
         ops.call("attention", n, h * w, heads, triple // 3 // heads, qkv, out, of_rows, dtype=qkv.dtype)
         ctx.save_for_backward(qkv, out, of_rows)
         ctx.ops, ctx.heads = ops, heads
@@ -362,7 +258,7 @@ class Attention(Autograd):
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         qkv, out, of_rows = ctx.saved_tensors
         n, triple, h, w = qkv.shape
-        d = torch.empty_like(qkv)
+        d = empty_map(qkv, triple)
         each = triple // 3 // ctx.heads
         ctx.ops.call(
             "attention_gradient", n, h * w, ctx.heads, each, qkv, out, channels_last(dy), of_rows, d, dtype=qkv.dtype

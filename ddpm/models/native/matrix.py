@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ddpm.models.native.functions import KINDS, POINTWISE, Kernels, Kind
+from ddpm.models.native.memory import empty
 from ddpm.models.native.ops import NativeOps
 from ddpm.models.torch_ops import Joined
 
@@ -52,7 +53,7 @@ def _convolution(stride: tuple[int, ...]) -> Kind:
 def _pointwise(ops: Kernels, x: Tensor | Joined, weight: Tensor, bias: Tensor | None, add: Tensor | None) -> Tensor:
     one, two = x if isinstance(x, Joined) else (x, None)
     rounded = weight.flatten(1).to(BF16)
-    y = _rows(one) @ rounded[:, : one.shape[1]].T
+    y = _product(_rows(one), rounded[:, : one.shape[1]].T)
     if two is not None:
         y.addmm_(_rows(two), rounded[:, one.shape[1] :].T)
     if bias is not None:
@@ -65,9 +66,14 @@ def _pointwise(ops: Kernels, x: Tensor | Joined, weight: Tensor, bias: Tensor | 
 def _pointwise_back(ops: Kernels, dy: Tensor, weight: Tensor, x: Tensor | Joined) -> Tensor | Joined:
     rows, rounded = _rows(dy), weight.flatten(1).to(BF16)
     if not isinstance(x, Joined):
-        return _map(rows @ rounded, x)
+        return _map(_product(rows, rounded), x)
     split = x.one.shape[1]
-    return Joined(_map(rows @ rounded[:, :split], x.one), _map(rows @ rounded[:, split:], x.two))
+    first, second = (_product(rows, part) for part in (rounded[:, :split], rounded[:, split:]))
+    return Joined(_map(first, x.one), _map(second, x.two))
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    return torch.mm(a, b, out=empty((len(a), b.shape[1]), BF16))
 
 
 def _rows(x: Tensor) -> Tensor:

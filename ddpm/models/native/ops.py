@@ -11,19 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddpm.models.native.functions import (
-    KINDS,
-    POINTWISE,
-    Attention,
-    Conv,
-    Dropout,
-    Kernels,
-    Kind,
-    Linear,
-    Norm,
-    channels_last,
-)
-from ddpm.models.torch_ops import Joined, Ops, whole
+from ddpm.models.native.functions import KINDS, POINTWISE, Attention, Conv, Kernels, Kind, Linear, channels_last
+from ddpm.models.native.norms import Dropout, Norm, NormConv, Settings
+from ddpm.models.torch_ops import Joined, Ops
 
 
 class NativeOps(Kernels, Ops):
@@ -43,29 +33,45 @@ class NativeOps(Kernels, Ops):
         return x.to(torch.float32, memory_format=torch.contiguous_format)
 
     def norm(self, x: Tensor, norm: nn.GroupNorm) -> Tensor:
-        return self._norm(x, norm, None, silu=False)[0]
-
-    def branch(self, x: Tensor | Joined, norm: nn.GroupNorm, silu: bool) -> tuple[Tensor, Tensor | Joined]:
-        return self._norm(x, norm, None, silu)
+        return self._norm(x, norm, None, Settings(norm.num_groups, norm.eps, silu=False))
 
     def norm_silu(self, x: Tensor, norm: nn.GroupNorm, embedding: Tensor | None = None, dropout: float = 0.0) -> Tensor:
-        return self._norm(x, norm, embedding, silu=True, dropout=dropout)[0]
+        settings = Settings(norm.num_groups, norm.eps, silu=True, dropout=Dropout.drawn(dropout))
+        return self._norm(x, norm, embedding, settings)
 
-    def _norm(
-        self, x: Tensor | Joined, norm: nn.GroupNorm, embedding: Tensor | None, silu: bool, dropout: float = 0.0
+    def _norm(self, x: Tensor, norm: nn.GroupNorm, embedding: Tensor | None, settings: Settings) -> Tensor:
+        if self.library.norm_fits(norm.num_channels, norm.num_groups):
+            embedding = None if embedding is None else embedding.float()
+            normed: Tensor = Norm.of(self, settings, channels_last(x), None, norm.weight, norm.bias, embedding)
+            return normed
+        wide = x.float()
+        if settings.silu:
+            return self.enter(super().norm_silu(wide, norm, embedding, settings.dropout.share))
+        return self.enter(super().norm(wide, norm))
+
+    def branch(
+        self,
+        x: Tensor | Joined,
+        norm: nn.GroupNorm,
+        layer: nn.Conv1d | nn.Conv2d,
+        *,
+        silu: bool = True,
+        embedding: Tensor | None = None,
+        dropout: float = 0.0,
+        add: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | Joined]:
         if isinstance(x, Joined) and any(part.shape[1] % self.block for part in x):
             x = x.whole()
-        if self.library.norm_fits(norm.num_channels, norm.num_groups):
-            embedding = None if embedding is None else embedding.float()
-            parts = map(channels_last, x) if isinstance(x, Joined) else (channels_last(x), None)
-            settings = (norm.num_groups, norm.eps, silu, Dropout.drawn(dropout))
-            y, one, two = Norm.of(self, *parts, norm.weight, norm.bias, embedding, *settings)
-            return y, one if two is None else Joined(one, two)
-        x = whole(x)
-        wide = x.float()
-        out = super().norm_silu(wide, norm, embedding, dropout) if silu else super().norm(wide, norm)
-        return self.enter(out), x
+        one, two = x if isinstance(x, Joined) else (x, None)
+        kind = self.pointwise_kind(one) if layer.kernel_size[0] == 1 else self.conv_kind(one, layer.stride)
+        whole_blocks = not layer.in_channels % self.block and not layer.out_channels % self.block
+        if kind is None or not whole_blocks or not self.library.norm_fits(norm.num_channels, norm.num_groups):
+            return super().branch(x, norm, layer, silu=silu, embedding=embedding, dropout=dropout, add=add)
+        settings = Settings(norm.num_groups, norm.eps, silu, Dropout.drawn(dropout))
+        inputs = (channels_last(one), None if two is None else channels_last(two), norm.weight, norm.bias)
+        embedding = None if embedding is None else embedding.float()
+        out, one, two = NormConv.of(self, settings, kind, layer.weight, layer.bias, add, *inputs, embedding)
+        return out, one if two is None else Joined(one, two)
 
     def conv(self, x: Tensor, conv: nn.Conv2d, add: Tensor | None = None) -> Tensor:
         kind = self.conv_kind(x, conv.stride)

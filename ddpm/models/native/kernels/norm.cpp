@@ -54,8 +54,9 @@ struct Dropout {
 
     explicit operator bool() const { return below; }
 
-    // index: of the first activation in y.  The mixing steps are those of lowbias32 (Wellons 2018), with a key before each.
-    vec applied(vec y, size_t index) const {
+    // By what activations are multiplied, 0 or 1 / (1 - share).  index: of the first of them.  The mixing steps are those of
+    // lowbias32 (Wellons 2018), with a key before each.
+    vec factor(size_t index) const {
         ints x;
         for (int i = 0; i < WIDTH; i++) x[i] = (uint32_t)index + i;
         x ^= first;
@@ -63,7 +64,7 @@ struct Dropout {
         x ^= second;
         x = (x ^ (x >> 15)) * 0x846ca68bu;
         x ^= x >> 16;
-        return x < below ? vec{} : y * scale;
+        return x < below ? vec{} : all(scale);
     }
 };
 
@@ -128,14 +129,15 @@ void forward(const Shape &s, const Map<const T> &x, T *y, const float *weight, c
                     vec z = load(x.at(pixel, first + c)) * load(a + c) + load(b + c);
                     size_t index = pixel * s.channels + first + c;
                     if (silu) z *= sigmoid(z);
-                    store(y + index, dropout ? dropout.applied(z, index) : z);
+                    store(y + index, dropout ? z * dropout.factor(index) : z);
                 }
         }
 }
 
-// add: what is added to dx, or null.  d_weight, d_bias: [C].  d_embedding: [N, 2C] or null.
+// again: whether what came out of the forward pass replaces dy, so that nobody need keep it.  add: what is added to dx, or
+// null.  d_weight, d_bias: [C].  d_embedding: [N, 2C] or null.
 template <class T>
-void backward(const Shape &s, const T *dy, const Map<const T> &x, const Map<const T> &add, const Map<T> &dx, const float *weight, const float *bias, const float *embedding, const float *mean, const float *rstd, float *d_weight, float *d_bias, float *d_embedding, bool silu, const Dropout &dropout) {
+void backward(const Shape &s, T *dy, bool again, const Map<const T> &x, const Map<const T> &add, const Map<T> &dx, const float *weight, const float *bias, const float *embedding, const float *mean, const float *rstd, float *d_weight, float *d_bias, float *d_embedding, bool silu, const Dropout &dropout) {
     int slab = s.slab();
     std::vector<float> parts((size_t)s.pictures * 2 * s.channels);  // what each picture adds to d_weight and d_bias
 #pragma omp parallel for schedule(static) collapse(2)
@@ -154,12 +156,14 @@ void backward(const Shape &s, const T *dy, const Map<const T> &x, const Map<cons
                 const T *X = x.at(pixel, first + c);
                 size_t step = x.step(first + c), index = pixel * s.channels + first + c;
                 for (int i = 0; i < s.pixels; i++, X += step, index += s.channels) {
-                    vec v = load(X), d = load(dy + index);
-                    if (dropout) d = dropout.applied(d, index);
+                    vec v = load(X), d = load(dy + index), y = v * A + B, factor = dropout ? dropout.factor(index) : all(1);
                     if (silu) {
-                        vec z = v * A + B, g = sigmoid(z);
-                        d *= g * (z * (1.f - g) + 1.f);
-                    }
+                        vec z = y, g = sigmoid(z);
+                        d *= factor * g * (z * (1.f - g) + 1.f);
+                        y *= g;
+                    } else
+                        d *= factor;
+                    if (again) store(dy + index, y * factor);
                     store(dz + (size_t)i * slab + c, d);
                     S1 += d;
                     S2 += d * (v - M);
@@ -216,12 +220,12 @@ int norm_fits(int channels, int groups) {
         Map<const T> in(x, x2, split, c);                                                                              \
         forward(Shape{n, pixels, c, groups}, in, y, weight, bias, embedding, eps, mean, rstd, silu, Dropout(key, key2, share)); \
     }                                                                                                                     \
-    void norm_gradient_##name(int n, int pixels, int c, int groups, int split, const T *dy, const T *x, const T *x2, const T *add, const T *add2, \
+    void norm_gradient_##name(int n, int pixels, int c, int groups, int split, int again, T *dy, const T *x, const T *x2, const T *add, const T *add2, \
                               T *dx, T *dx2, const float *weight, const float *bias, const float *embedding, const float *mean, \
                               const float *rstd, float *d_weight, float *d_bias, float *d_embedding, int silu, int key, int key2, double share) { \
         Map<const T> in(x, x2, split, c), added(add, add2, split, c);                                                  \
         Map<T> d_in(dx, dx2, split, c);                                                                                \
-        backward(Shape{n, pixels, c, groups}, dy, in, added, d_in, weight, bias, embedding, mean, rstd, d_weight, d_bias, d_embedding, silu, Dropout(key, key2, share)); \
+        backward(Shape{n, pixels, c, groups}, dy, again, in, added, d_in, weight, bias, embedding, mean, rstd, d_weight, d_bias, d_embedding, silu, Dropout(key, key2, share)); \
     }
 NORM(float, float32)
 NORM(bf16, bfloat16)
