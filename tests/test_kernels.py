@@ -476,7 +476,7 @@ def test_dropout_depends_on_nothing_but_its_keys(ops: NativeOps, share: float) -
 
     def mask(*keys: int) -> Tensor:
         settings = Settings(norm.num_groups, norm.eps, silu=False, dropout=Dropout(keys, share))
-        zeros = Norm.of(ops, settings, x, None, norm.weight, norm.bias, None) == 0
+        zeros = Norm.of(ops, settings, x, norm.weight, norm.bias, None) == 0
         assert torch.equal(zeros, ~kept(x.shape, keys, share))
         return zeros.double()
 

@@ -46,7 +46,8 @@ def measure(settings: KernelsConfig, base: Config | None = None) -> Iterator[Pro
         machine = process.request("machine")
         if why := process.request("compute_mode", config).why:
             raise UserError(
-                f"There are no kernels to measure, since {why}: install g++ or clang, and unset DDPM_KERNEL_ISA.", code="missing-package"
+                f"There are no kernels to measure, since {why}: install g++ or clang, and unset DDPM_KERNEL_ISA.",
+                code="missing-package",
             )
         peaks = {"operations": process.request("product_rate", "fp32"), "bytes": process.request("copy_rate")}
         yield Progress(1, STEPS, "warm-up")

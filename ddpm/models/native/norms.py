@@ -118,22 +118,22 @@ def _gradient(
 
 
 class Norm(Autograd):
-    """Group normalisation of one map [N, C, H, W], or of two that are joined: [N, C, H, W]."""
+    """Group normalisation of a map [N, C, H, W], channels last."""
 
     @staticmethod
     def forward(
-        ctx: Any, ops: Kernels, settings: Settings, x: Tensor, second: Tensor | None, weight: Tensor, *rest: Any
+        ctx: Any, ops: Kernels, settings: Settings, x: Tensor, weight: Tensor, bias: Tensor, embedding: Tensor | None
     ) -> Tensor:
-        """x and second are channels last; then come weight, bias and embedding."""
         y = empty_map(x, len(weight))
-        ctx.save_for_backward(*_normalised(ops, settings, y, x, second, weight, *rest))
+        ctx.save_for_backward(*_normalised(ops, settings, y, x, None, weight, bias, embedding))
         ctx.ops, ctx.settings = ops, settings
         return y
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        saved = Saved(*ctx.saved_tensors)
-        return None, None, *_gradient(ctx.ops, ctx.settings, saved, channels_last(dy), None, None, again=False)
+        saved, dy = Saved(*ctx.saved_tensors), channels_last(dy)
+        dx, _, *of_weights = _gradient(ctx.ops, ctx.settings, saved, dy, None, None, again=False)
+        return None, None, dx, *of_weights
 
 
 class NormConv(Autograd):
@@ -156,7 +156,7 @@ class NormConv(Autograd):
         second: Tensor | None,
         *rest: Any,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """weight, bias, add: of the convolution; what follows is as `Norm`'s."""
+        """weight, bias, add: of the convolution; x, second: channels last; rest: the norm's weight, bias, embedding."""
         y = ops.passing_map(x, weight.shape[1])
         ctx.save_for_backward(weight, *_normalised(ops, settings, y, x, second, *rest))
         ctx.ops, ctx.settings, ctx.kind = ops, settings, kind

@@ -42,7 +42,7 @@ class NativeOps(Kernels, Ops):
     def _norm(self, x: Tensor, norm: nn.GroupNorm, embedding: Tensor | None, settings: Settings) -> Tensor:
         if self.library.norm_fits(norm.num_channels, norm.num_groups):
             embedding = None if embedding is None else embedding.float()
-            normed: Tensor = Norm.of(self, settings, channels_last(x), None, norm.weight, norm.bias, embedding)
+            normed: Tensor = Norm.of(self, settings, channels_last(x), norm.weight, norm.bias, embedding)
             return normed
         wide = x.float()
         if settings.silu:
