@@ -6,7 +6,7 @@ import streamlit as st
 
 from ddpm.config import objectives
 from ddpm.config.model import DiffusionConfig, ModelConfig
-from ddpm.config.presets import PRESETS
+from ddpm.config.presets import OWN, PRESETS
 from ddpm.config.training import TrainConfig, unused
 from ddpm.runs import commands, launch, runs
 from ddpm.runs.jobs import ACTIVE
@@ -69,8 +69,9 @@ with main:
 busy = [run.name for run in runs.list_runs(runs_dir) if run.state() in ACTIVE]
 with rail:
     with st.container(key="train_start"):
-        # named after a preset, or the run whose settings are used, or the data
-        base = preset or (form.base if form.base not in PRESETS else Path(config.data.data_dir).stem)
+        # named after a preset, unless that is for one's own data, the run whose settings are used, or the data
+        named = preset if preset and not (PRESETS[preset].group == OWN and config.data.data_dir) else ""
+        base = named or (form.base if form.base not in PRESETS else Path(config.data.data_dir).stem)
         name, name_problems = run_name.show(runs_dir, base)
         refusals = [*train_rail.sentences(form.problems), *name_problems]
         pressed = start_button.show("Start", "play_arrow", refusal=refusals[0] if refusals else "")

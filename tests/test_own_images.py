@@ -110,6 +110,7 @@ def test_the_train_page_proposes_what_fits_and_a_click_takes_it(
     assert not at.exception
     assert at.number_input(key="train.patch_size").value == 2
     assert at.session_state["train.data_dir"] == str(folder)
+    assert at.text_input(key="train.name").value == "mine", "as the data, not as the preset"
     assert at.button(key="train-own-images").disabled
     assert at.button(key="choose_own-200-64").disabled
     assert not button(at, "Start").disabled

@@ -76,6 +76,17 @@ def suggest(where: str, remembered: str, suggestion: str) -> None:
     st.session_state[remembered] = suggestion
 
 
+def relabel(where: str, labels: Sequence[str]) -> None:
+    """Has the browser write the value of a selectbox anew where the labels of its options changed.
+
+    It else keeps the label that the value had before, such as that of another run's newest checkpoint.
+    """
+    said = f"{where}_labels"
+    if where in st.session_state and st.session_state.get(said, labels) != labels:
+        st.session_state[where] = st.session_state[where]
+    st.session_state[said] = labels
+
+
 def meant(s: Setting, value: Any) -> Any:
     """The value that a field says: that of its word where it is empty and has one."""
     return s.empty[0] if value is None and s.empty is not None else value

@@ -48,14 +48,16 @@ def _wait_for_checkpoint(run: Run) -> None:
 def checkpoint(form: str, checkpoints: list[Checkpoint]) -> tuple[int, Checkpoint]:
     """Field for the checkpoint.  Returns its step (0 for the newest) and the checkpoint."""
     by_step = {0: checkpoints[-1], **{c.step: c for c in reversed(checkpoints)}}
+    labels = {step: f"Step {c.step:,}" if step else f"Newest (step {c.step:,})" for step, c in by_step.items()}
     drop_unknown(form, "step", list(by_step))
+    setting_widgets.relabel(setting_widgets.key(form, "step"), list(labels.values()))
     step = st.selectbox(
         "Checkpoint",
         list(by_step),
         key=setting_widgets.key(form, "step"),
         help=FIELDS["step"].help,
         persist_state="session",
-        format_func=lambda step: f"Step {step:,}" if step else f"Newest (step {checkpoints[-1].step:,})",
+        format_func=labels.__getitem__,
     )
     return step, by_step[step]
 

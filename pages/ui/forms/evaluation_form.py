@@ -123,12 +123,13 @@ def _data(config: Config) -> str:
         PATH: "Folder or file",
         **{n: s.title for n, s in DATA_SETS.items()},
     }
+    setting_widgets.relabel(setting_widgets.key(FORM, "source"), [titles[name] for name in options])
     source = st.selectbox(
         FIELDS["data_dir"].label,
         options,
         key=setting_widgets.key(FORM, "source"),
         help=FIELDS["data_dir"].help,
-        format_func=lambda name: titles[name],
+        format_func=titles.__getitem__,
         persist_state="session",
     )
     if source != PATH:

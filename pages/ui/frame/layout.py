@@ -118,7 +118,7 @@ def shell_runs_dir() -> Path:
 
 
 class Offer(NamedTuple):
-    """A button for the example model, on a page without runs."""
+    """A button for the example model, on a page of runs where it is not among them."""
 
     label: str
     help: str
@@ -141,8 +141,8 @@ def pick_run(
 ) -> Run:
     """A selectbox of runs, those that are not archived first; kept in the address as ?run=NAME, and from page to page.
 
-    Without candidates it shows `empty` with links to start one, and stops the page.  offer: among these is a
-    button for the example model.  room: where that is said, if there is little of it around the selectbox.
+    Without candidates it shows `empty` with links to start one, and stops the page.  offer: a button for the example
+    model, unless that is a candidate.  room: where that is said, if there is little of it around the selectbox.
     """
     found = runs.list_runs(runs_dir()) if candidates is None else candidates
     if not found:
@@ -175,7 +175,22 @@ def pick_run(
             f":material/school: This is the included example model: {EXAMPLE}. The quick start on the home page"
             " trains one of your own."
         )
+    elif offer and example.NAME not in by_name:
+        st.button(
+            escape(offer.label),
+            icon=":material/school:",
+            type="tertiary",
+            key="use_example",
+            help=escape(offer.help),
+            on_click=callback(_use_example),
+            args=(offer,),
+        )
     return by_name[name]
+
+
+def _use_example(offer: Offer) -> None:
+    offer.action()
+    st.query_params[RUN] = example.NAME
 
 
 def _choose_run() -> None:
