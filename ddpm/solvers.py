@@ -38,7 +38,7 @@ SOLVERS = {
     "dpm++3m": Solver("DPM-Solver++ 3M", "Lu et al. 2022b, Section 5", "Third-order multistep: closer to the converged image than 2M from about 10 steps.", "dpm_solver_pp", 3, LOGSNR, options=dict(order=3)),
     "dpm++2m-sde": Solver("DPM-Solver++ 2M SDE", "Lu et al. 2022b, Section 5.2", "Adds fresh noise at every step, and is still good in 20 steps.", "sde_dpm_solver_pp", 0, LOGSNR),
     "unipc-1": Solver("UniPC-1", "Zhao et al. 2023, Algorithm 5", "Predictor-corrector of second order.", "unipc", 2, LOGSNR, options=dict(order=1)),
-    "unipc-2": Solver("UniPC-2", "Zhao et al. 2023, Algorithm 5", "Predictor-corrector of third order: usually needs the fewest model evaluations.", "unipc", 3, LOGSNR, options=dict(order=2)),
+    "unipc-2": Solver("UniPC-2", "Zhao et al. 2023, Algorithm 5", "A predictor of second order whose corrector makes it one of third: usually needs the fewest model evaluations.", "unipc", 3, LOGSNR, options=dict(order=2)),
     "unipc-3": Solver("UniPC-3", "Zhao et al. 2023, Algorithm 5", "Predictor-corrector of fourth order: the most accurate from about 20 model evaluations.", "unipc", 4, LOGSNR, options=dict(order=3)),
     "heun": Solver("Heun", "Karras et al. 2022, Algorithms 1 and 2", "Two model evaluations per step; with churn, adds fresh noise as well.", "heun", 2, LOGSNR, calls=2, takes=("churn",)),
 }  # fmt: skip

@@ -67,7 +67,7 @@ def waiting(state: str, seen: Checked | None) -> list[Problem]:
     job = launch.check_job(state)
     if seen or not (job.status() and job.state() in ACTIVE):
         return []
-    sentence = "All images are being looked at, as one that cannot be read would end the training: wait a moment."
+    sentence = "The images are still being checked, as one that cannot be read would end the training: wait a moment."
     return [Problem("data_dir", sentence, code="unchecked-images", keep="Start without waiting")]
 
 
