@@ -188,8 +188,16 @@ def test_the_network_of_the_preset_for_a_cpu() -> None:
 
 @pytest.mark.parametrize("name", ["fp32", "bf16"])
 def test_recomputing_activations_changes_no_gradient(name: str) -> None:
-    kept, again = (results(dataclasses.replace(SMALL, use_checkpoint=on), by("native", name)) for on in (False, True))
+    model = dataclasses.replace(SMALL, dropout=0.3)
+    kept, again = (results(dataclasses.replace(model, use_checkpoint=on), by("native", name)) for on in (False, True))
     assert all(torch.equal(a, b) for a, b in zip(kept, again, strict=True))
+
+
+def test_dropout_only_while_training() -> None:
+    network = by("native", "fp32").prepared(woken(dataclasses.replace(SMALL, dropout=0.3)))
+    x, t = torch.randn(1, 3, 16, 16), torch.tensor([3.0])
+    assert not torch.equal(network.train()(x, t), network(x, t))
+    assert torch.equal(network.eval()(x, t), network(x, t))
 
 
 @pytest.mark.parametrize("name", ["fp32", "bf16"])

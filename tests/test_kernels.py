@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ddpm.host.compiler import find_compiler
 from ddpm.models.native import build, matrix
 from ddpm.models.native.matrix import MatrixOps
-from ddpm.models.native.norms import Dropout, Norm, Settings
+from ddpm.models.native.norms import Dropout, Norm, NormSettings
 from ddpm.models.native.ops import NativeOps
 from ddpm.models.torch_ops import TORCH, Joined, Ops, whole
 
@@ -475,7 +475,7 @@ def test_dropout_depends_on_nothing_but_its_keys(ops: NativeOps, share: float) -
     norm, x = nn.GroupNorm(32, 64), torch.randn(8, 64, 32, 32).contiguous(memory_format=torch.channels_last)
 
     def mask(*keys: int) -> Tensor:
-        settings = Settings(norm.num_groups, norm.eps, silu=False, dropout=Dropout(keys, share))
+        settings = NormSettings(norm.num_groups, norm.eps, silu=False, dropout=Dropout(keys, share))
         zeros = Norm.of(ops, settings, x, norm.weight, norm.bias, None) == 0
         assert torch.equal(zeros, ~kept(x.shape, keys, share))
         return zeros.double()

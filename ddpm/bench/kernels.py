@@ -26,7 +26,7 @@ SIZES = {  # the names of the whole numbers that a kernel is given first
     "winograd": ("tile", "images", "height", "width", "in", "out"),
     "strided": ("images", "height", "width", "in", "out"),
     "pointwise": ("pixels", "in", "out"),
-    "norm": ("images", "pixels", "channels"),
+    "norm": ("images", "pixels", "channels", "groups", "split", "again"),
     "attention": ("images", "pixels", "heads", "channels"),
     "linear": ("layers", "images", "in"),
     "update": ("weights", "averages"),
@@ -108,8 +108,8 @@ def multiplications(name: str, s: dict[str, int]) -> int:
 def _bytes(name: str, s: dict[str, int], width: int) -> int:
     """Bytes that a kernel reads and writes at least once; 0 where that is not known."""
     match name:
-        case "norm" | "norm_gradient":  # the gradient reads two maps and writes two
-            return (2 if name == "norm" else 4) * width * s["images"] * s["pixels"] * s["channels"]
+        case "norm" | "norm_gradient":  # the gradient reads two maps, writes one, and the normalised map again
+            return (2 if name == "norm" else 3 + s["again"]) * width * s["images"] * s["pixels"] * s["channels"]
         case "update":  # reads gradients twice, reads and writes weights, both moments and the averages
             return 4 * s["weights"] * (8 + 2 * s["averages"])
     return 0

@@ -283,9 +283,7 @@ def _estimate(options: argparse.Namespace, given: dict[str, Any]) -> Output:
             ("Finish", f"{formatting.clock(cost.finish_time)}, if it started now"),
         ]
     if not cost.fits:
-        rows.append(
-            ("Warning", "this is more memory than is available: reduce --microbatch, or set --use_checkpoint True")
-        )
+        rows.append(("Warning", "this is more memory than is available: reduce --microbatch"))
     warnings = start.warnings(config, options.runs_dir)
     rows += [("Warning", sentence) for sentence in warnings]
     document = {**dataclasses.asdict(cost), "finish_time": cost.finish_time, "fits": cost.fits, "total_steps": steps}

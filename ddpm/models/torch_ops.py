@@ -63,8 +63,9 @@ class Ops:
     ) -> tuple[Tensor, Tensor | Joined]:
         """(x normalised, as by `norm_silu` or `norm`, convolved by the layer, plus `add`; x for a skip connection).
 
-        The gradients of both are summed where that of the first is computed.
+        The gradients of both are summed where that of the first is computed.  An embedding and dropout go with SiLU.
         """
+        assert silu or (embedding is None and not dropout), "a norm without SiLU has neither"
         x = whole(x)
         h = self.norm_silu(x, norm, embedding, dropout) if silu else self.norm(x, norm)
         if isinstance(layer, nn.Conv1d) or layer.kernel_size == (1, 1):

@@ -36,16 +36,16 @@ class Kernels:
             held = self._held.room = torch.empty(floats)
         return held
 
-    def passing_map(self, like: Tensor, channels: int) -> Tensor:
+    def transient_map(self, like: Tensor, channels: int) -> Tensor:
         """An uninitialised map [N, channels, H, W] until the next call, channels last, of the dtype and size of `like`.
 
         Its memory is kept for the next, apart from that of maps that stay: as malloc's it would leave a hole among them
         at each call, and a training would take up to half as much memory again.
         """
         n, _, h, w = like.shape
-        held: Tensor | None = getattr(self._held, "passing", None)
+        held: Tensor | None = getattr(self._held, "transient", None)
         if held is None or held.dtype != like.dtype or held.numel() < n * h * w * channels:
-            held = self._held.passing = torch.empty(n * h * w * channels, dtype=like.dtype)
+            held = self._held.transient = torch.empty(n * h * w * channels, dtype=like.dtype)
         return held[: n * h * w * channels].view(n, h, w, channels).permute(0, 3, 1, 2)
 
     def threads(self) -> int:

@@ -24,7 +24,7 @@ class Dropout(NamedTuple):
         return cls((first, second), share)
 
 
-class Settings(NamedTuple):
+class NormSettings(NamedTuple):
     """What a normalisation does beside its weights."""
 
     groups: int
@@ -58,7 +58,7 @@ class Saved(NamedTuple):
 
 def _normalised(
     ops: Kernels,
-    settings: Settings,
+    settings: NormSettings,
     y: Tensor,
     x: Tensor,
     second: Tensor | None,
@@ -77,7 +77,7 @@ def _normalised(
 
 def _gradient(
     ops: Kernels,
-    settings: Settings,
+    settings: NormSettings,
     saved: Saved,
     dy: Tensor,
     past: Tensor | None,
@@ -122,7 +122,13 @@ class Norm(Autograd):
 
     @staticmethod
     def forward(
-        ctx: Any, ops: Kernels, settings: Settings, x: Tensor, weight: Tensor, bias: Tensor, embedding: Tensor | None
+        ctx: Any,
+        ops: Kernels,
+        settings: NormSettings,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        embedding: Tensor | None,
     ) -> Tensor:
         y = empty_map(x, len(weight))
         ctx.save_for_backward(*_normalised(ops, settings, y, x, None, weight, bias, embedding))
@@ -147,7 +153,7 @@ class NormConv(Autograd):
     def forward(
         ctx: Any,
         ops: Kernels,
-        settings: Settings,
+        settings: NormSettings,
         kind: Kind,
         weight: Tensor,
         bias: Tensor | None,
@@ -157,7 +163,7 @@ class NormConv(Autograd):
         *rest: Any,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """weight, bias, add: of the convolution; x, second: channels last; rest: the norm's weight, bias, embedding."""
-        y = ops.passing_map(x, weight.shape[1])
+        y = ops.transient_map(x, weight.shape[1])
         ctx.save_for_backward(weight, *_normalised(ops, settings, y, x, second, *rest))
         ctx.ops, ctx.settings, ctx.kind = ops, settings, kind
         ctx.set_materialize_grads(False)
@@ -172,9 +178,8 @@ class NormConv(Autograd):
             return *6 * [None], past, second_past, *3 * [None]
         weight, *rest = ctx.saved_tensors
         saved, d_out = Saved(*rest), channels_last(d_out)
-        like = saved.x if saved.second is None else empty_map(saved.x, len(saved.weight))  # of its size alone
+        like = ctx.ops.transient_map(saved.x, len(saved.weight))  # of its size alone
         dy = channels_last(ctx.kind.back(ctx.ops, d_out, weight.contiguous(), like))
-        del like
         of_inputs = _gradient(ctx.ops, ctx.settings, saved, dy, past, second_past, again=True)
         d_weight, d_bias = empty_like(weight), empty((len(weight),))
         ctx.kind.gradient(ctx.ops, dy, d_out, d_weight, d_bias)

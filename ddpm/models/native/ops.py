@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddpm.models.native.functions import KINDS, POINTWISE, Attention, Conv, Kernels, Kind, Linear, channels_last
-from ddpm.models.native.norms import Dropout, Norm, NormConv, Settings
+from ddpm.models.native.norms import Dropout, Norm, NormConv, NormSettings
 from ddpm.models.torch_ops import Joined, Ops
 
 
@@ -33,20 +33,20 @@ class NativeOps(Kernels, Ops):
         return x.to(torch.float32, memory_format=torch.contiguous_format)
 
     def norm(self, x: Tensor, norm: nn.GroupNorm) -> Tensor:
-        return self._norm(x, norm, None, Settings(norm.num_groups, norm.eps, silu=False))
+        return self._norm(x, norm, None, silu=False, dropout=0.0)
 
     def norm_silu(self, x: Tensor, norm: nn.GroupNorm, embedding: Tensor | None = None, dropout: float = 0.0) -> Tensor:
-        settings = Settings(norm.num_groups, norm.eps, silu=True, dropout=Dropout.drawn(dropout))
-        return self._norm(x, norm, embedding, settings)
+        return self._norm(x, norm, embedding, silu=True, dropout=dropout)
 
-    def _norm(self, x: Tensor, norm: nn.GroupNorm, embedding: Tensor | None, settings: Settings) -> Tensor:
+    def _norm(self, x: Tensor, norm: nn.GroupNorm, embedding: Tensor | None, silu: bool, dropout: float) -> Tensor:
         if self.library.norm_fits(norm.num_channels, norm.num_groups):
+            settings = NormSettings(norm.num_groups, norm.eps, silu, Dropout.drawn(dropout))
             embedding = None if embedding is None else embedding.float()
             normed: Tensor = Norm.of(self, settings, channels_last(x), norm.weight, norm.bias, embedding)
             return normed
         wide = x.float()
-        if settings.silu:
-            return self.enter(super().norm_silu(wide, norm, embedding, settings.dropout.share))
+        if silu:
+            return self.enter(super().norm_silu(wide, norm, embedding, dropout))
         return self.enter(super().norm(wide, norm))
 
     def branch(
@@ -67,7 +67,7 @@ class NativeOps(Kernels, Ops):
         whole_blocks = not layer.in_channels % self.block and not layer.out_channels % self.block
         if kind is None or not whole_blocks or not self.library.norm_fits(norm.num_channels, norm.num_groups):
             return super().branch(x, norm, layer, silu=silu, embedding=embedding, dropout=dropout, add=add)
-        settings = Settings(norm.num_groups, norm.eps, silu, Dropout.drawn(dropout))
+        settings = NormSettings(norm.num_groups, norm.eps, silu, Dropout.drawn(dropout))
         inputs = (channels_last(one), None if two is None else channels_last(two), norm.weight, norm.bias)
         embedding = None if embedding is None else embedding.float()
         out, one, two = NormConv.of(self, settings, kind, layer.weight, layer.bias, add, *inputs, embedding)

@@ -261,6 +261,7 @@ def _inside(interval: tuple[int, int], T: int) -> tuple[int, int]:
 
 def _spacing(usual: str, why_not: str) -> str:
     names = ("auto", *SPACINGS)
+    setting_widgets.relabel(key("spacing"), [usual, *names])
     return st.selectbox(
         "Spacing",
         names,
