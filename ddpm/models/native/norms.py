@@ -143,7 +143,7 @@ class Norm(Autograd):
 
 
 class NormConv(Autograd):
-    """Group normalisation and the convolution behind it; returns the result and the maps that were given.
+    """Group normalisation of maps [N, C, H, W] and the convolution behind it; returns the result and those maps.
 
     The normalised map, which is as large as what goes in, is not kept: the gradient computes it again, in the memory of
     its own gradient.  What comes back `past` the two, along a skip connection, is added where dx is computed.
