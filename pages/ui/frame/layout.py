@@ -16,7 +16,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
@@ -176,16 +176,20 @@ def pick_run(
             " trains one of your own."
         )
     elif offer and example.NAME not in by_name:
-        st.button(
-            escape(offer.label),
-            icon=":material/school:",
-            type="tertiary",
-            key="use_example",
-            help=escape(offer.help),
-            on_click=callback(_use_example),
-            args=(offer,),
-        )
+        _offer_button(offer, "tertiary")
     return by_name[name]
+
+
+def _offer_button(offer: Offer, type: Literal["primary", "tertiary"]) -> None:
+    st.button(
+        escape(offer.label),
+        icon=":material/school:",
+        type=type,
+        key="use_example",
+        help=escape(offer.help),
+        on_click=callback(_use_example),
+        args=(offer,),
+    )
 
 
 def _use_example(offer: Offer) -> None:
@@ -211,14 +215,7 @@ def no_runs(sentence: str, offer: Offer | None = None) -> None:
     st.info(escape(sentence), icon=":material/lightbulb:")
     with st.container(horizontal=True, vertical_alignment="center"):
         if offer:
-            st.button(
-                escape(offer.label),
-                icon=":material/school:",
-                type="primary",
-                key="use_example",
-                help=escape(offer.help),
-                on_click=callback(offer.action),
-            )
+            _offer_button(offer, "primary")
         st.page_link(HOME, label="Quick start", icon=":material/rocket_launch:")
         st.page_link(TRAIN, label="Choose data and settings", icon=":material/model_training:")
     if offer:
