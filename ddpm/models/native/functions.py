@@ -39,8 +39,7 @@ class Kernels:
     def transient_map(self, like: Tensor, channels: int) -> Tensor:
         """An uninitialised map [N, channels, H, W] until the next call, channels last, of the dtype and size of `like`.
 
-        Its memory is kept for the next, apart from that of maps that stay: as malloc's it would leave a hole among them
-        at each call, and a training would take up to half as much memory again.
+        Its memory is kept for the next, apart from that of maps that stay, among which it would leave a hole.
         """
         n, _, h, w = like.shape
         held: Tensor | None = getattr(self._held, "transient", None)

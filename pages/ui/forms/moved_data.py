@@ -20,13 +20,9 @@ def show(run: Run, config: Config, because: str) -> None:
     """Shows the field in an expander, open where the data is missing.  because: why resuming failed last."""
     place = config.data.data_dir
     missing = not place or (place not in DATA_SETS and not os.path.exists(place))
-    title = (
-        "The data is missing"
-        if missing and place
-        else "No data is set yet"
-        if missing
-        else "Resume with data elsewhere"
-    )
+    title = "Resume with data elsewhere"
+    if missing:
+        title = "The data is missing" if place else "No data is set yet"
     with st.expander(
         title, icon=":material/folder_open:", expanded=missing or "--data_dir" in because, key="moved_data"
     ):
