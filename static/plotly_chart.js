@@ -109,7 +109,7 @@ export function mount({ parentElement: parent, data }) {
   const root = parent.querySelector(".chart");
   const reset = parent.querySelector(".reset");
   const note = parent.querySelector(".note");
-  const state = { root, text: null, drawn: null, held: false, Plotly: null, ready: false };
+  const state = { root, text: null, drawn: null, held: false, Plotly: null, drawing: null, ready: false };
 
   state.draw = () => {
     if (!state.Plotly || state.held || state.text === null) return;
@@ -119,7 +119,7 @@ export function mount({ parentElement: parent, data }) {
     state.drawn = drawn;
     const figure = dress(JSON.parse(state.text), colours, root.layout);
     root.style.height = figure.layout.height + "px";
-    state.Plotly.react(root, figure.data, figure.layout, CONFIG);
+    state.drawing = state.Plotly.react(root, figure.data, figure.layout, CONFIG);
     root.dataset.updates = Number(root.dataset.updates || 0) + 1;
     if (state.ready) return;
     state.ready = true;
@@ -142,7 +142,7 @@ export function mount({ parentElement: parent, data }) {
   reset.onclick = () => {
     const whole = {};
     for (const key of Object.keys(root.layout)) if (AXIS.test(key)) whole[key + ".autorange"] = true;
-    state.Plotly.relayout(root, whole);
+    state.drawing = state.Plotly.relayout(root, whole);
   };
 
   // Light and dark are switched without a call from Streamlit: a colour that follows the theme tells of it.
@@ -163,8 +163,10 @@ export function mount({ parentElement: parent, data }) {
     leave() {
       window.removeEventListener("pointerup", release);
       window.removeEventListener("pointercancel", release);
-      if (state.Plotly) state.Plotly.purge(root);
-      state.Plotly = null;
+      const { Plotly, drawing } = state;
+      state.Plotly = null; // nothing is drawn from here on
+      // Plotly draws in several turns, and a later one would fail on what purge has removed.
+      drawing?.finally(() => Plotly.purge(root));
     },
   };
 }

@@ -85,6 +85,14 @@ def test_all_have_the_same_gradient_to_the_last_bit(found: list[dict[str, Any]],
     assert all(equal(main, other) for other in others)
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the system tells no names of threads")
+def test_no_thread_of_the_exchange_outlives_it(found: list[dict[str, Any]]) -> None:
+    """One that does may abort a process that has finished its work."""
+    for process in found:
+        assert process["threads"]
+        assert not [name for name in process["threads"] if "gloo" in name]
+
+
 @pytest.mark.usefixtures("one_thread")
 def test_fewer_go_on_with_the_next_image(found: list[dict[str, Any]]) -> None:
     """Each image of the stream once, and in its order: two steps of three processes, then two of one with 5 each."""

@@ -22,6 +22,7 @@ pytestmark = pytest.mark.browser
 FRAME = dict(
     width=1122, height=200, left=56, right=66, top=8, bottom=40, x=[0, 1000], log=False, reach=0, unit=1, scale=1
 )
+PLOTLY = "plotly.min.js"
 Run = Callable[..., Any]
 
 
@@ -31,7 +32,8 @@ def run(browser) -> Iterator[Run]:  # type: ignore[no-untyped-def]
     tab = browser.new_page()
 
     def answer(route: Any) -> None:
-        source = browser_code.modules().get(route.request.url.rpartition("/")[2], b"")
+        name = route.request.url.rpartition("/")[2]
+        source = browser_code.library().read_bytes() if name == PLOTLY else browser_code.modules().get(name, b"")
         route.fulfill(body=source, content_type="text/javascript" if source else "text/html")
 
     tab.route("**/*", answer)
@@ -324,3 +326,32 @@ def test_axes_have_round_places(run: Run) -> None:
         "hours",
         "days",
     ]
+
+
+def test_a_chart_is_taken_away_while_it_is_drawn(run: Run) -> None:
+    """Plotly draws in several turns, and a page may be left between two of them."""
+    figure = {"data": [{"x": [1, 2], "y": [0.1, 0.2], "palette": 0}], "layout": {"height": 300, "xaxis": {}}}
+    body = """
+      const faults = [];
+      window.addEventListener("error", (event) => faults.push(event.message));
+      window.addEventListener("unhandledrejection", (event) => faults.push(String(event.reason)));
+      const frame = () => new Promise(requestAnimationFrame);
+      const turns = [() => frame(), () => null, () => Promise.resolve(), () => new Promise(queueMicrotask)];
+      const drawn = [];
+      for (const turn of turns) {
+        const parent = document.createElement("div");
+        parent.innerHTML =
+          '<span class="probe"></span><button class="reset"></button><div class="chart"></div><div class="note"></div>';
+        document.body.append(parent);
+        const chart = parent.querySelector(".chart");
+        const part = plotly_chart.mount({ parentElement: parent, data: a });
+        while (!chart.dataset.updates) await (drawn.length ? null : frame());  // the library is loaded but once
+        drawn.push(chart._fullData.length);
+        await turn();
+        part.leave();
+        while (chart._fullLayout) await frame();
+        await frame();
+      }
+      return { drawn, faults };"""
+    found = run("plotly_chart", body, dict(figure=json.dumps(figure), library=PLOTLY))
+    assert found == {"drawn": [1] * 4, "faults": []}

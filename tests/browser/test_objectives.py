@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dashboard import wait_until_idle
 from playwright.sync_api import Page, expect
+from test_sampling import choose
 
 from ddpm.data import shapes
 from ddpm.runs import runs
@@ -48,10 +50,13 @@ def test_learned_variance_from_training_to_evaluation(page: Page, server) -> Non
     expect(page.locator("[class*=st-key-curves-] .panel h3").get_by_text("vb", exact=True)).to_be_visible()
 
     page.goto(server.address("sample", run="learned"))
-    page.locator(".st-key-sample-classes input").fill("star")
-    page.locator(".st-key-sample-classes input").press("Enter")
-    page.locator(".st-key-sample-sampler input").click()
-    page.get_by_role("option", name="DDPM", exact=True).click()  # which uses the learned variance
+    expect(page.locator(".st-key-sample-classes input")).to_be_visible()
+    wait_until_idle(page)  # or its next run closes the list again
+    page.locator(".st-key-sample-classes input").press_sequentially("star")
+    page.get_by_role("option", name="star", exact=True).click()
+    expect(page.locator(".st-key-sample-classes").get_by_text("star", exact=True)).to_be_visible()
+    page.keyboard.press("Escape")  # closes the list
+    choose(page, "sampler", "DDPM")  # which uses the learned variance
     fill(page, "sample-num_samples", 4)
     page.get_by_test_id("stBaseButton-primary").click()
     expect(page.get_by_role("button", name="Arrays (npz)")).to_be_visible()
