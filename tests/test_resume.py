@@ -194,6 +194,16 @@ def test_moved_data_goes_on_exactly(begin: Begin, images: Path, capsys: pytest.C
     assert "as it would have" not in status.warning
 
 
+def test_a_run_goes_on_with_other_threads(begin: Begin) -> None:
+    run = begin()
+    assert go_on(run, "--threads", "2") == 0
+    assert Run(run.folder).config.train.threads == 2
+    status = status_of(run)
+    assert (status.state, status.step) == ("finished", 8)
+    assert "was changed" not in status.warning
+    assert "with 2 threads" in run.log_path.read_text()
+
+
 def test_other_settings_stay_what_they_were(begin: Begin, capsys: pytest.CaptureFixture[str]) -> None:
     run = begin()
     assert go_on(run, "--enlarge", "True", "--hold_out", "0.5") == 2

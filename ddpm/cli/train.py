@@ -24,8 +24,9 @@ from ddpm.training import start
 
 log = logging.getLogger("ddpm")
 
-# With --resume: where the data is now, how it is read, and up to which step or for how long it goes on.
-MAY_CHANGE = {"data_dir", "enlarge", "skip_broken", "total_steps", "train_for"}
+# With --resume: where the data is now, how it is read, up to which step or for how long it goes on, and on how many
+# threads, as it may be on another machine.
+MAY_CHANGE = {"data_dir", "enlarge", "skip_broken", "total_steps", "train_for", "threads"}
 
 
 def add(commands: Any) -> None:

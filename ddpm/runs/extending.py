@@ -13,12 +13,8 @@ from ddpm.runs.exclusive import guard
 from ddpm.runs.manifests import Checkpoint
 from ddpm.runs.runs import Run
 
-CHANGED = {
-    "total_steps",
-    "train_for",
-    "lr_anneal_steps",
-    "lr_schedule",
-}  # settings that training longer, or shorter, changes
+# Settings that training longer, shorter, or on another machine changes.
+CHANGED = {"total_steps", "train_for", "lr_anneal_steps", "lr_schedule", "threads"}
 
 
 def why_not(run: Run) -> str:
