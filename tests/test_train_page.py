@@ -239,6 +239,8 @@ def test_many_images_are_looked_at_in_the_background(tmp_path: Path, monkeypatch
     at.run()
     assert started == [str(folder)]
     assert button(at, "Start").disabled
+    assert links(at, "train_waits") == ["Data"]
+    assert links(at, "train_problems") == []
     button(at, "Start without waiting").click().run()
     assert not button(at, "Start").disabled
 

@@ -122,6 +122,11 @@ def show_problems(sentences: Sequence[str]) -> None:
         st.markdown(f":small[:red[:material/error: {with_code(sentence)}]]")
 
 
+def show_waiting(sentence: str) -> None:
+    """Shows in small print under a field what is waited for."""
+    st.markdown(f":small[:gray[:material/hourglass_top: {with_code(sentence)}]]")
+
+
 def show_field(form: str, s: Setting, placeholder: str | None = None) -> Any:
     """Shows one field for a number, a choice or a text; returns its value, None for a number that was emptied.
 

@@ -13,6 +13,7 @@ from pages.ui.components.markdown import escape
 from pages.ui.frame import layout
 
 Problems = Mapping[str, Sequence[Problem]]
+WAITING = {"unchecked-images", "unindexed-data"}  # codes of problems that pass by themselves
 KEPT = "{form}_kept"  # in the session: problems, with the values that the user has said to keep
 OPENED = "{form}_opened"  # in the session: folds that were opened because something in them was wrong
 
@@ -123,12 +124,15 @@ def _show_change(form: str, s: Setting, notes: Notes) -> None:
 
 
 def show_problems(form: str, problems: Sequence[Problem], place: str = "field") -> None:
-    """Shows problems in small red print, each with its remedies as buttons.
+    """Shows problems in small print, red where something is wrong, each with its remedies as buttons.
 
     place: distinguishes where in the page they are shown.
     """
     for number, problem in enumerate(problems):
-        setting_widgets.show_problems([wording.sentence(problem)])
+        if problem.code in WAITING:
+            setting_widgets.show_waiting(wording.sentence(problem))
+        else:
+            setting_widgets.show_problems([wording.sentence(problem)])
         if not problem.remedies and not problem.keep:
             continue
         with st.container(horizontal=True, gap="small"):

@@ -58,13 +58,17 @@ def show(state: State) -> None:
     """Shows what is wrong, and what was changed, as links that lead to the fields."""
     known = wording.by_name()
     hidden = [problem for problem in state.problems if problem.name in unused(state.config)]
-    problems = [
-        Link("" if problem in hidden else known[problem.name].label, wording.sentence(problem), _place(problem.name))
-        for problem in state.problems
-    ]
-    if problems:
-        title = f"{plural(len(problems), 'setting needs', 'settings need')} attention"
-        field_links.show(title, problems, key="train_problems", wrong=True)
+    waits = [problem for problem in state.problems if problem.code in setting_fields.WAITING]
+    wrong = [problem for problem in state.problems if problem not in waits]
+
+    def links(problems: Sequence[Problem]) -> list[Link]:
+        return [Link("" if p in hidden else known[p.name].label, wording.sentence(p), _place(p.name)) for p in problems]
+
+    if wrong:
+        title = f"{plural(len(wrong), 'setting needs', 'settings need')} attention"
+        field_links.show(title, links(wrong), key="train_problems", wrong=True)
+    if waits:
+        field_links.show("Not ready yet", links(waits), key="train_waits")
     if state.changed and state.is_run:
         changed = [
             Link(known[name].label, f"was {wording.shown(known[name], value)}", _place(name))
