@@ -21,7 +21,7 @@ from ddpm.config import codec
 from ddpm.config.presets import DEFAULT, OWN, PRESETS
 from ddpm.config.tasks import SampleConfig
 from ddpm.config.training import Config
-from ddpm.planning import summary
+from ddpm.planning import durations, summary
 from ddpm.reports import downloads
 from ddpm.runs import commands, launch, runs
 from ddpm.runs.jobs import Status
@@ -276,6 +276,18 @@ def test_the_measured_speed_gives_the_time_of_the_whole(monkeypatch: pytest.Monk
     assert {m.label: m.value for m in at.metric}["Time per step"] == "0.5 s"
     at.number_input(key="train.batch_size").set_value(32).run()
     assert {m.label: m.value for m in at.metric}["Time per step"] == "–"
+
+
+def test_beside_a_training_the_time_is_a_first_guess(
+    fake_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ddpm.runs.launch.start_measuring", lambda config, again=False: pytest.fail("it would disturb"))
+    monkeypatch.setattr(training_cost, "QUIET", 0.0)
+    with Worker(fake_run("busy", state="running").folder, 40):
+        at = open_page("pages/train.py")
+        config, *_ = data_form.costed(PRESETS[DEFAULT].config, data_form.inspect("shapes"))
+        whole = durations.guess_step(config) * config.train.total_steps
+        assert f"{formatting.duration(whole)} in all" in said(at)
 
 
 def test_a_failed_measurement_says_why() -> None:

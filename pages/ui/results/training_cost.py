@@ -70,6 +70,15 @@ def _follow(config: Config, counts: tuple[int | None, int], job: Job, since: flo
         )
 
 
+def _guess(config: Config) -> str:
+    """Says in a sentence how long a training lasts that was not measured."""
+    step = durations.guess_step(config)
+    said = f"A first guess is {formatting.duration(step)} a step"
+    if not config.train.train_for:  # which is the time
+        said += f", {formatting.duration(step * config.train.total_steps)} in all"
+    return escape(said + ".")
+
+
 def _metrics(config: Config, cost: TrainingCost) -> None:
     counted = [formatting.plural(cost.previews, "preview")]
     if cost.measurements:
@@ -99,8 +108,8 @@ def _metrics(config: Config, cost: TrainingCost) -> None:
     if not cost.fits:
         st.warning(
             f"This training needs about {escape(memory.removeprefix('≈ '))} of memory, and {escape(available)} are"
-            " available: the computer may become very slow or end the process. Reduce the microbatch or switch on"
-            " Gradient checkpointing; neither changes the result.",
+            " available: the computer may become very slow or end the process. Reduce the microbatch, which changes"
+            " nothing but rounding.",
             icon=":material/memory_alt:",
         )
 
@@ -113,10 +122,9 @@ def _again(config: Config, job: Job, cost: TrainingCost, busy: bool) -> None:
     elif status and cost.seconds_per_step and status.sharing:
         st.caption(f"Measured while other jobs were running. {escape(status.sharing)}")
     elif not cost.seconds_per_step and busy:
-        st.caption("The speed is not measured while a training runs, as both would be slower.")
+        st.caption(f"{_guess(config)} The speed is not measured while a training runs, as both would be slower.")
     elif not status and durations.guess_step(config) > LONG:
-        guess = escape(formatting.duration(durations.guess_step(config)))
-        st.caption(f"A step takes about {guess}, as a first guess: the speed is measured only when you ask for it.")
+        st.caption(f"{_guess(config)} The speed is measured only when you ask for it.")
     st.button(
         "Measure again" if status else "Measure speed",
         icon=":material/speed:",
