@@ -64,7 +64,7 @@ LOGO = (
 STYLE = Path(__file__).with_name("page.css").read_text("utf-8")
 
 PENDING_ERROR = "_wrong"  # error of a callback, until the page shows it
-EXAMPLE = "small photographs of ten classes (CIFAR-10), learned in about two hours on one core"
+EXAMPLE = "small photographs of ten classes (CIFAR-10), learned in less than three hours on one core"
 EXAMPLE_SIDE = 402  # of its preview: each pixel three times
 
 
