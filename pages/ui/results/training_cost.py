@@ -76,7 +76,7 @@ def _guess(config: Config) -> str:
     said = f"A first guess is {formatting.duration(step)} a step"
     if not config.train.train_for:  # which is the time
         said += f", {formatting.duration(step * config.train.total_steps)} in all"
-    return escape(said + ".")
+    return f"{said}."
 
 
 def _metrics(config: Config, cost: TrainingCost) -> None:
@@ -122,9 +122,11 @@ def _again(config: Config, job: Job, cost: TrainingCost, busy: bool) -> None:
     elif status and cost.seconds_per_step and status.sharing:
         st.caption(f"Measured while other jobs were running. {escape(status.sharing)}")
     elif not cost.seconds_per_step and busy:
-        st.caption(f"{_guess(config)} The speed is not measured while a training runs, as both would be slower.")
+        st.caption(
+            f"{escape(_guess(config))} The speed is not measured while a training runs, as both would be slower."
+        )
     elif not status and durations.guess_step(config) > LONG:
-        st.caption(f"{_guess(config)} The speed is measured only when you ask for it.")
+        st.caption(f"{escape(_guess(config))} The speed is measured only when you ask for it.")
     st.button(
         "Measure again" if status else "Measure speed",
         icon=":material/speed:",
