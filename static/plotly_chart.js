@@ -48,10 +48,13 @@ function visible(axis, zoomed, data) {
   return low < high ? [Math.log10(low), Math.log10(high)] : null;
 }
 
+// Plotly selects by ".cb" + uid: a name such as "DPM-Solver++ 2M, logsnr" would be no selector.
+const identifier = (name) => name?.replace(/[^a-zA-Z0-9-]/g, (c) => `_${c.charCodeAt(0).toString(16)}_`);
+
 function dress(figure, t, shown) {
   const colour = (item) => t.palette[item.palette % t.palette.length];
   const data = figure.data.map((trace) => {
-    const { role, palette, ...plain } = trace;
+    const { role, palette, ...plain } = { ...trace, uid: identifier(trace.uid) };
     if (role === "nan") return { ...plain, marker: { symbol: "x", size: 8, color: t.red } };
     if (role === "limit") return { ...plain, line: { color: t.text, width: 1, dash: "dash" } };
     const faint = role === "raw";
