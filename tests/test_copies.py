@@ -192,3 +192,22 @@ def test_an_evaluation_counts_copies(cifar: Cifar, held_out: bool) -> None:
     assert all(pair.copied and pair.sample == pair.training for pair in first)
     for k, pair in enumerate(first):
         assert (pairs.training[k] == cifar.training[pair.training]).all()
+
+
+def test_unseen_images_that_were_seen_do_not_hide_copies() -> None:
+    """A folder that was doubled by mirroring, of which some images were held out: their doubles are in the training."""
+    rng = np.random.default_rng(0)
+    images = np.repeat(np.repeat(rng.integers(0, 256, (600, 8, 8, 3), dtype=np.uint8), 2, axis=1), 2, axis=2)
+    training = np.concatenate([images[:300], images[:100, :, ::-1]])
+    held_out = np.concatenate([images[:20, ::1, ::-1], images[300:560]])
+    samples = np.concatenate([images[100:110], images[590:]])
+    *_, last = memorisation.measure(samples, Dataset(training, None, (), ()), Dataset(held_out, None, (), ()))
+    assert last.found is not None
+    found = last.found[0]
+    assert (found.unseen, found.unseen_copied, found.held_out) == (260, 0, True)
+    assert (found.checked, found.copied) == (20, 10)
+
+    few = Dataset(held_out[-30:], None, (), ())
+    *_, last = memorisation.measure(samples, Dataset(images[:300], None, (), ()), few)
+    assert last.found is not None
+    assert (last.found[0].unseen, last.found[0].held_out, last.found[0].copied) == (300, False, 10)

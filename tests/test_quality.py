@@ -121,12 +121,36 @@ def test_real_images_are_not_those_of_the_reference(trained: Run, monkeypatch: p
     assert (many.about["real"], len(many.real), len(many.pixels)) == ("training images", 600, 600)
 
 
+def test_given_images_are_a_fair_choice_and_compared_at_their_number(trained: Run, tmp_path: Path) -> None:
+    """They may lie sorted by class, and be fewer than are asked for."""
+    ordered = np.repeat(np.arange(300, dtype=np.uint8) // 2, 8 * 8 * 3).reshape(300, 8, 8, 3)
+    np.savez(tmp_path / "sorted.npz", images=ordered)
+    asked = QualityConfig(samples=str(tmp_path / "sorted.npz"), num_samples=N)
+    with Worker(tmp_path / "job") as worker:
+        chosen = evaluation._given(trained.config, asked, worker)
+    assert len(chosen) == N
+    assert chosen.mean() == pytest.approx(ordered.mean(), rel=0.03)
+    found = measure(trained, tmp_path / "fewer", samples=str(tmp_path / "sorted.npz"), num_samples=2000)
+    assert {row["name"]: row["n"] for row in found["rows"]} == {
+        "samples": 300,
+        "real": 300,
+        "noise": 300,
+        "blurred": 300,
+    }
+    same = measure(trained, tmp_path / "same", samples=str(tmp_path / "sorted.npz"), num_samples=300)
+    assert quality_figures.comparable(found["about"], same["about"]) == []
+
+
 def test_what_cannot_be_measured_is_refused(trained: Run, tmp_path: Path) -> None:
     assert refused(trained, tmp_path / "a", num_samples=128) == "too-few-images"
     few = tmp_path / "few.npz"
     np.savez(few, images=np.zeros((40, 8, 8, 3), np.uint8))
     assert refused(trained, tmp_path / "b", reference=str(few)) == "too-few-images"
     assert refused(trained, tmp_path / "c", samples=str(few)) == "too-few-images"
+    enough = tmp_path / "enough.npz"
+    np.savez(enough, images=np.random.default_rng(0).integers(0, 256, (N + 40, 8, 8, 3), np.uint8))
+    assert refused(trained, tmp_path / "d", samples=str(enough), num_samples=40) == "too-few-images"
+    assert refused(trained, tmp_path / "e", reference=str(enough)) == "too-few-images", "its halves are too small"
     assert not (tmp_path / "a" / "result.json").exists()
 
 

@@ -150,7 +150,7 @@ def check(settings: QualityConfig, has_model: bool = True) -> None:
             " with the run whose data it is.",
             code="missing-value",
         )
-    if settings.num_samples < LEAST and not settings.samples:
+    if settings.num_samples < LEAST:
         raise UserError(
             f"num_samples is {settings.num_samples}, and distances in {FEATURES} features need at least {LEAST} images:"
             " ask for more.",

@@ -27,10 +27,12 @@ from ddpm.data.datasets import Dataset
 from ddpm.errors import UserError
 
 MOST_FALSE = 0.005  # of unseen real images may count as copies: of others that is below 1 %, with chance allowed for
+LEAST_UNSEEN = round(1 / MOST_FALSE)  # of fewer, the nearest one alone would decide, which is too near too often
 HIGHEST = 0.4  # score, however far the unseen images are from the training images
 CANDIDATES = 64  # training images that are compared in detail with each image
 CELLS = 8  # an image is looked up by the means of so many cells, across and down
 LARGEST = 64  # pixels across of the detailed comparison; larger images are reduced
+EQUAL = 1e-4  # score up to which an image is a training image, or its mirror image, to the last bit
 SAME = 0.2  # training images as near to each other as this are one image
 FLAT = 2.0  # standard deviation of pixel values, 0 to 255, up to which an image counts as of one colour
 ROUNDING = 1e-6  # squared distances below it are rounding errors of float32

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 RESAMPLES = 200  # of a bootstrap
-PARTS = (1, 2, 3, 4)  # numbers of equal parts that sets are divided into, for the extrapolation
+PARTS = (1, 2, 3, 4)  # numbers of equal parts that sets are divided into, for the extrapolation, at most
 ORDERS = 4  # random divisions of each
 GROUPS = 20  # of the jackknife
 
@@ -85,13 +85,15 @@ def frechet_at_infinity(x: np.ndarray, y: np.ndarray, seed: int = 0, interval: b
     """Returns the Fréchet distance of features x [N, d] from y [M, d], extrapolated to infinitely many images.
 
     The distance of finite sets is too large by about a constant over their size (Chong & Forsyth 2020): it is measured
-    between whole sets, halves, thirds and quarters of both, and a line in 1/size is read off at 0.  The interval is
-    that of a jackknife, which leaves out a twentieth of both sets at a time.
+    between whole sets, halves, thirds and quarters of both, and a line in 1/size is read off at 0.  Parts of fewer than
+    d images are left out, but for halves: there the error is no longer a constant over the size.  The interval is that
+    of a jackknife, which leaves out a twentieth of both sets at a time.
     """
     rng = np.random.default_rng(seed)
     centre = y.mean(axis=0, dtype=np.float64)
-    means = np.zeros((GROUPS + 1, len(PARTS)))  # of the distances between parts: the last of all, others without one
-    for column, parts in enumerate(PARTS):
+    used = PARTS[: max(2, min(len(x), len(y)) // x.shape[1])]
+    means = np.zeros((GROUPS + 1, len(used)))  # of the distances between parts: the last of all, others without one
+    for column, parts in enumerate(used):
         orders = ORDERS if parts > 1 else 1
         for _ in range(orders):
             moments = [_moments(z - centre, parts, rng) for z in (x, y)]
@@ -100,7 +102,7 @@ def frechet_at_infinity(x: np.ndarray, y: np.ndarray, seed: int = 0, interval: b
                 for part in range(parts):
                     a, b = (_without(m, part, group) for m in moments)
                     means[group, column] += frechet(a, b) / (parts * orders)
-    at_0 = np.array([np.polynomial.Polynomial.fit(PARTS, row, 1).convert().coef[0] for row in means if row.any()])
+    at_0 = np.array([np.polynomial.Polynomial.fit(used, row, 1).convert().coef[0] for row in means if row.any()])
     value = float(at_0[-1])
     if not interval:
         return Measure(value)

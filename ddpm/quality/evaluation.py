@@ -88,7 +88,9 @@ def measure_source(
             " its images with --samples.",
             code="not-applicable",
         )
-    reference = read_reference(config, settings, opened, worker)
+    given = _given(config, settings, worker) if settings.samples else None
+    count = settings.num_samples if given is None else len(given)
+    reference = read_reference(config, dataclasses.replace(settings, num_samples=count), opened, worker)
     net = further.read_inception(settings, len(reference.pixels))
     where = [] if opened is None else ["--model_path", str(opened.path)]
     more = [] if opened is None else opened.flags(QualityConfig)
@@ -102,8 +104,8 @@ def measure_source(
     files.write_json(folder / "settings.json", recorded)
     began = time.monotonic()
     about = {**reference.about, "n": settings.num_samples, **_measured_with()}
-    if settings.samples:
-        samples = _given(config, settings, worker)
+    if given is not None:
+        samples = given
         about |= {"samples": settings.samples}
         share = 0.0
     else:
@@ -179,13 +181,7 @@ def read_reference(
     found = evaluated_images.open_images(config, wanted, worker, seen, train_ids)
     order = _order(len(found.dataset), settings.half)
     n = min(settings.num_samples, MOST_REFERENCE)
-    if len(order) < quality_figures.LEAST:
-        raise UserError(
-            f"The reference has {formatting.plural(len(order), 'image')}, and distances in"
-            f" {quality_figures.FEATURES} features need at least {quality_figures.LEAST}: name more, with --reference"
-            " or another --split.",
-            code="too-few-images",
-        )
+    _check_count(len(order), "")
     kind = "held-out images that are not in the reference" if found.about["part"] == "test" else "other images of it"
     if len(order) >= 2 * n:
         real, order = _take(found.dataset, order[-n:]), order[:-n]
@@ -193,6 +189,7 @@ def read_reference(
         other = _other_part(config, found, n)
         if other is None:
             half = len(order) // 2
+            _check_count(half, f" in each half, as nothing else is there to compare its {len(order):,} with")
             real, order = _take(found.dataset, order[half:]), order[:half]
         else:
             kind = "training images" if found.about["part"] == "test" else "held-out images"
@@ -209,6 +206,17 @@ def read_reference(
         "real": kind,
     }
     return Reference(pixels, real, about)
+
+
+def _check_count(count: int, where: str) -> None:
+    """Raises UserError for fewer real images than are compared.  where: in words, after their number."""
+    if count < quality_figures.LEAST:
+        raise UserError(
+            f"The reference has {formatting.plural(count, 'image')}{where}, and distances in"
+            f" {quality_figures.FEATURES} features need at least {quality_figures.LEAST}: name more, with --reference"
+            " or another --split.",
+            code="too-few-images",
+        )
 
 
 def _order(count: int, half: str) -> np.ndarray:
@@ -239,7 +247,7 @@ def _other_part(config: Config, found: evaluated_images.Opened, n: int) -> np.nd
 
 
 def _given(config: Config, settings: QualityConfig, worker: Worker) -> np.ndarray:
-    """Reads the first `num_samples` of existing images, at the size of the model."""
+    """Reads `num_samples` of existing images, at the size of the model: of more, the same random ones always."""
 
     def progress(done: int, total: int) -> None:
         worker.beat(message=f"Reading {settings.samples}: {done:,} of {total:,} images")
@@ -254,7 +262,7 @@ def _given(config: Config, settings: QualityConfig, worker: Worker) -> np.ndarra
             f" {quality_figures.FEATURES} features need at least {quality_figures.LEAST}: name more.",
             code="too-few-images",
         )
-    return _take(dataset, np.arange(min(len(dataset), settings.num_samples)))
+    return _take(dataset, np.sort(_order(len(dataset), "")[: settings.num_samples]))
 
 
 def request_of(settings: QualityConfig) -> SampleConfig:

@@ -95,6 +95,7 @@ def measure(
                     done, total = step.done, step.total + for_fid
                     if step.found:
                         found, pairs = step.found
+                        found = dataclasses.replace(found, crops=config.data.crop == "random")
                         near_copies.save_pairs(job.folder / near_copies.PAIRS, pairs.samples, pairs.training)
                         result["copies"] = dataclasses.asdict(found)
                     if done < total:

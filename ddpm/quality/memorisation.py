@@ -23,6 +23,7 @@ SHOWN = 32  # pairs that are kept
 PIXEL_RATIO = 1 / 3  # of plain pixel distances: Gu et al. 2023, arXiv:2310.02664
 PART = 100  # images between two reports of progress
 FEATURES = 500  # training images whose features are computed between two
+BLOCK = 2**27  # bytes of distances that are computed at once
 
 
 class Pairs(NamedTuple):
@@ -45,15 +46,17 @@ def measure(
 ) -> Iterator[Progress]:
     """Compares samples uint8 [N, H, W, C] with the training images.
 
-    held_out: images that the model never saw; where there are none, training images are compared with the others.
-    net: of features, in which they are compared too.  Raises UserError if there are too few different training images.
+    held_out: images that the model never saw; where there are none, or fewer than copies.LEAST_UNSEEN, training images
+    are compared with the others.  Those that equal a training image are left out, as they were seen.  net: of features,
+    in which they are compared too.  Raises UserError if there are too few different training images.
     """
     rng = np.random.default_rng(seed)
     most = MOST_BYTES // training.values
     chosen = None if len(training) <= most else np.sort(rng.choice(len(training), most, replace=False))
     references = copies.References(training, chosen)
     own = None
-    if held_out is None:
+    if held_out is None or len(held_out) < copies.LEAST_UNSEEN:
+        held_out = None
         count = len(references.numbers)
         own = np.sort(rng.choice(count, min(MOST_UNSEEN, count), replace=False))
         unseen = training.take(references.numbers[own])[0]
@@ -77,6 +80,10 @@ def measure(
             done += len(parts[-1].numbers)
             yield Progress(done, total)
         found.append(copies.Matches(*(np.concatenate(column) for column in zip(*parts, strict=True))))
+    new = found[1].scores > copies.EQUAL
+    found[1] = copies.Matches(*(column[new] for column in found[1]))
+    both[1] = unseen = unseen[new]
+    own = None if own is None else own[new]
     threshold = copies.calibrate(found[1].scores)
     copied, unseen_copied = (int((one.scores < threshold).sum()) for one in found)
 
@@ -164,8 +171,9 @@ def _feature_ratios(net: FeatureNet, pixels: np.ndarray, known: np.ndarray, own:
     both = [torch.from_numpy(net.features(one)).double() for one in (pixels, pixels[:, :, ::-1])]
     y = torch.from_numpy(known).double()
     found = []
-    for start in range(0, len(pixels), 500):
-        part = slice(start, start + 500)
+    rows = max(1, BLOCK // (8 * len(known)))
+    for start in range(0, len(pixels), rows):
+        part = slice(start, start + rows)
         each = [x[part].square().sum(dim=1)[:, None] + y.square().sum(dim=1) - 2 * x[part] @ y.T for x in both]
         squares = torch.minimum(*each)
         if own is not None:

@@ -14,7 +14,7 @@ from ddpm.quality import coverage, distances, pixels
 from ddpm.quality.distances import Measure
 from ddpm.quality.features import FeatureNet
 
-VERSION = 1  # of how figures are computed: those of different versions are not compared
+VERSION = 2  # of how figures are computed: those of different versions are not compared
 PART = 500  # images whose features are computed between two reports of progress
 
 

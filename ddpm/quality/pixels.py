@@ -46,7 +46,7 @@ def patch_quantiles(pixels: np.ndarray, seed: int = 0) -> list[np.ndarray]:
     found = []
     for level in range(2):
         rng = np.random.default_rng((seed, level))
-        side = min(PATCH, *(size // 2**level for size in pixels.shape[1:3]))
+        side = min(PATCH, *(size // 2 ** (level + 1) * 2 for size in pixels.shape[1:3]))  # of what `details` keeps
         directions = rng.standard_normal((side * side * pixels.shape[3], DIRECTIONS))
         directions /= np.linalg.norm(directions, axis=0)
         values = np.sort(_projected(pixels, level, side, directions, rng), axis=0)

@@ -55,6 +55,7 @@ class NearCopies:
     excess: tuple[Share, Share, Share] | None = None
     by_pixels: tuple[Count, Count] | None = None  # samples, and unseen images, by the ratio of plain pixel distances
     by_features: tuple[Count, Count] | None = None  # the same by the ratio of distances of features
+    crops: bool = False  # the training images were seen in random crops, of which the middle one was compared
 
 
 def read(folder: JobFolder, name: str = NAME) -> NearCopies | None:
@@ -71,7 +72,8 @@ def words(found: NearCopies) -> str:
     if found.compared < found.training:
         training = f"{found.compared:,} of {training}"
     verb = "is a near-copy of a training image" if found.copied == 1 else "are near-copies of training images"
-    return f"{found.copied:,} of {which} {verb}, compared with {training}."
+    crops = " Of these only the middle was compared: copies of other crops are not found." if found.crops else ""
+    return f"{found.copied:,} of {which} {verb}, compared with {training}.{crops}"
 
 
 def in_words(recorded: Mapping[str, Any]) -> str:
