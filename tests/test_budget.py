@@ -58,6 +58,18 @@ def test_it_is_corrected_as_it_goes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert end == pytest.approx(7500, rel=0.03)
 
 
+def test_a_longer_time_for_steps_that_are_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    """9,500 steps were done in 950 of now 1,000 seconds, and a cooldown of a fifth would take another 2,375."""
+    clock, train = Clock(monkeypatch), TrainConfig(train_for="1000s", lr_schedule=COOLED, total_steps=9500)
+    it, step, decided = budget.Budget(train), 9500, False
+    clock.now = 950.0
+    while not decided:
+        clock.now += 0.1
+        step += 1
+        total, decided = it.after_step(train, step, clock.now)
+    assert total == pytest.approx(10_000, abs=2)
+
+
 def test_without_a_cooldown_the_time_is_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
     totals, end = run_for(clock, TrainConfig(train_for="100s", total_steps=5), [(0, 10.0), (50, 2.5)])
@@ -68,6 +80,10 @@ def test_without_a_cooldown_the_time_is_the_end(monkeypatch: pytest.MonkeyPatch)
 def test_a_time_that_the_warm_up_does_not_fit_into(monkeypatch: pytest.MonkeyPatch) -> None:
     with raises_error("conflicting-settings", "lr_warmup_steps", "1m"):
         run_for(Clock(monkeypatch), TrainConfig(train_for="1m", lr_warmup_steps=700), [(0, 10.0)])
+    for schedule in ("constant", COOLED):
+        with raises_error("conflicting-settings", "lr_warmup_steps", "20s"):
+            slow = TrainConfig(train_for="20s", lr_warmup_steps=700, lr_schedule=schedule)
+            run_for(Clock(monkeypatch), slow, [(0, 1 / 6)])
     run_for(Clock(monkeypatch), TrainConfig(train_for="1m", lr_warmup_steps=500), [(0, 10.0)])
 
 
@@ -178,3 +194,26 @@ def test_a_process_trains_for_three_seconds(runs_dir: Path, tiny: Config) -> Non
     assert 1.2 < at_start < 3.5
     assert seconds[-1] > at_start
     assert logged(run) == pytest.approx(planned(Run(run.folder).config))
+
+
+@pytest.mark.usefixtures("one_thread", "decides")
+def test_a_time_for_weights_that_have_steps_behind_them(runs_dir: Path, config: Config) -> None:
+    """The steps of the file come before those that fit into the time."""
+    before = trained(codec.replace(config, {"train_for": "", "total_steps": 5}), runs_dir, "before")
+    begun = codec.replace(config, {"resume_checkpoint": str(before.folder / "model000005.pt")})
+    fresh = training_cost.with_steps(config).train.total_steps
+    assert training_cost.with_steps(begun).train.total_steps == 5 + fresh
+    after = trained(begun, runs_dir, "after")
+    assert list(after.metrics["step"]) == [6, 7, 8, *range(9, 17)]
+
+    nameless = runs_dir / "weights.pt"
+    (before.folder / "model000005.pt").rename(nameless)
+    found, _ = start.prepare(codec.replace(config, {"resume_checkpoint": str(nameless), "train_for": "1s"}))
+    assert found.train.total_steps >= least_total(found.train, 5)
+
+
+def test_a_shorter_run_says_that_its_learning_rate_falls_at_once() -> None:
+    wsd = Config(train=TrainConfig(lr=1e-3, lr_schedule=COOLED, lr_cooldown=0.3, total_steps=30_000))
+    assert "0.001 to 8.28e-5" in extending.note(wsd, 10_000, 10_500)
+    assert "7,350" not in extending.note(wsd, 10_000, 10_500)
+    assert "21,700" in extending.note(wsd, 10_000, 31_000)

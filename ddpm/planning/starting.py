@@ -158,9 +158,9 @@ def _of_start(config: Config) -> Iterator[Problem]:
             remedies=(*([{"resume_checkpoint": str(inside[-1])}] if inside else []), {"resume_checkpoint": ""}),
         )
         return
-    match = openai_folder.FILE.fullmatch(path.name)
-    if match and int(match["step"]) >= total:
-        more = int(match["step"]) + total
+    done = openai_folder.step_of(path)
+    if done >= total:
+        more = done + total
         yield Problem(
             "total_steps",
             f"total_steps {total} {'was' if total == 1 else 'were'} done when {path.name} was saved, so nothing would"

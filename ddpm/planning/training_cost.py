@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
@@ -10,7 +11,7 @@ from ddpm import formatting
 from ddpm.config import codec, learning_rate
 from ddpm.config.training import Config
 from ddpm.planning import architecture, durations, held_out, memory
-from ddpm.runs import launch
+from ddpm.runs import launch, openai_folder
 
 MOST_STEPS = 10**9
 FREE_SHARE = 0.9  # of the available memory; a training that needs more may be slowed down or ended by the system
@@ -42,7 +43,10 @@ class TrainingCost:
 
 
 def with_steps(config: Config) -> Config:
-    """The settings with total_steps filled in: where a time is given, as many as are expected to fit into it."""
+    """The settings with total_steps filled in: where a time is given, as many as are expected to fit into it.
+
+    They come after those of the file that the training begins from, where its name says how many these are.
+    """
     train = config.train
     if not train.train_for:
         return codec.resolved(config)
@@ -50,7 +54,8 @@ def with_steps(config: Config) -> Config:
     each = found.get("seconds_per_step") or durations.guess_step(config)
     each += (found.get("seconds_per_preview") or 0.0) / train.sample_interval if train.sample_interval else 0.0
     steps = formatting.seconds_of(train.train_for) / max(each, 1e-6)
-    return codec.replace(config, {"total_steps": int(min(max(1, steps), MOST_STEPS))})
+    done = openai_folder.step_of(Path(train.resume_checkpoint)) if train.resume_checkpoint else 0
+    return codec.replace(config, {"total_steps": int(min(done + max(1, steps), MOST_STEPS))})
 
 
 def too_short(config: Config) -> str:

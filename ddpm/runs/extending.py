@@ -63,6 +63,11 @@ def note(config: Config, step: int, total_steps: int) -> str:
             f" {formatting.number(now, 3)}{warmed if after.lr_warmup_steps else ' at once'}, and {falls}. A run that"
             f" goes on from an earlier checkpoint{first} needs no such rise."
         )
+    if now < was:
+        return (
+            f"The learning rate falls at once from {formatting.number(was, 3)} to {formatting.number(now, 3)}, and to 0"
+            f" at step {total_steps:,}."
+        )
     if cooled and _cooldown(before) != _cooldown(after):
         return f"The learning rate stays as it is for now, and {falls}."
     return ""

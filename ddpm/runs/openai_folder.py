@@ -73,6 +73,12 @@ def files_of_same_step(path: Path) -> Files | None:
     return next((f for f in _by_step(path.parent) if f.step == int(match["step"])), None) if match else None
 
 
+def step_of(path: Path) -> int:
+    """The step in the name of a file; 0 for other files."""
+    match = FILE.fullmatch(path.name)
+    return int(match["step"]) if match else 0
+
+
 def ema_rate_of(path: Path) -> str:
     """The EMA rate in the name of a file; empty for other files."""
     match = FILE.fullmatch(path.name)

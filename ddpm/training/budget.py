@@ -9,13 +9,14 @@ from ddpm.training.pace import MEMORY, Pace
 LEAST_STEPS = 3  # that are timed, after the first, before their speed counts
 LEAST_SHARE = 0.02  # of the time, and
 LEAST_SECONDS = 10.0  # that is enough
+MOST_BEYOND = 0.05  # of the steps that fit into the time may be added to a cooldown, so that it is a whole one
 
 
 class Budget:
     """The number of steps of a training for `train_for`, from the speed of its last minutes.
 
-    With a cooldown the number is decided when that begins, which is then its share of all steps; without one the last
-    step is the one with which the time is used up.
+    With a cooldown the number is decided when that begins, which is then its share of all steps, or less where the time
+    that is left is shorter than that; without one the last step is the one with which the time is used up.
     """
 
     def __init__(self, train: TrainConfig):
@@ -37,6 +38,7 @@ class Budget:
             self._timed += 1
         cooled = train.lr_schedule == COOLED
         if left <= 0 or (self._timed and left * self._pace.per_second < 0.5):
+            self._check(train, step, step)
             return (learning_rate.total_for(step, train.lr_cooldown) if cooled else step), True
         enough = min(LEAST_SECONDS, LEAST_SHARE * self.seconds)
         if self._timed < LEAST_STEPS or used - self._began < enough:
@@ -44,7 +46,8 @@ class Budget:
         expected = step + max(1, round(left * self._pace.per_second))
         self._check(train, step, expected)
         if cooled and step >= learning_rate.cooldown_start(expected, train.lr_cooldown):
-            return learning_rate.total_for(step, train.lr_cooldown), True
+            whole = learning_rate.total_for(step, train.lr_cooldown)
+            return (whole if whole <= (1 + MOST_BEYOND) * expected else expected), True
         return expected, False
 
     def _check(self, train: TrainConfig, step: int, expected: int) -> None:

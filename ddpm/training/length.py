@@ -29,12 +29,13 @@ class Length:
     def __init__(self, run: Run, worker: Worker, trainer: Trainer):
         self._run, self._worker, self._trainer = run, worker, trainer
         self._budget = Budget(trainer.config.train) if trainer.is_open() else None
+        self._decided_at = -1  # the step after which the time decided how many there are
 
     def begins_cooldown(self) -> bool:
         """Whether the next step is the first of a cooldown: what is saved now can go on to any other length."""
-        train = self._trainer.config.train
-        start = learning_rate.cooldown_start(train.total_steps, train.lr_cooldown)
-        return train.lr_schedule == COOLED and self._trainer.step == start and not self._trainer.is_open()
+        step, train = self._trainer.step, self._trainer.config.train
+        begins = step in (learning_rate.cooldown_start(train.total_steps, train.lr_cooldown), self._decided_at)
+        return train.lr_schedule == COOLED and begins and not self._trainer.is_open()
 
     def cool_down(self) -> None:
         """Begins the cooldown now, with whose end the training ends; nothing where the learning rate falls already."""
@@ -60,6 +61,7 @@ class Length:
         self._trainer.set_length(dataclasses.replace(train, total_steps=total), decided)
         self._worker.beat(total_steps=total)
         if decided:
+            self._decided_at = step
             self.record()
             log.info("%s comes to %s", train.train_for, plural(total, "step"))
         elif step == 1:

@@ -13,7 +13,7 @@ from ddpm.checkpoints import checkpoint_files, fitting, probe
 from ddpm.checkpoints.checkpoint_files import Weights
 from ddpm.checkpoints.identify import identify
 from ddpm.compute import distributed
-from ddpm.config import codec, ema_rates, presets
+from ddpm.config import codec, ema_rates, learning_rate, presets
 from ddpm.config.training import Config
 from ddpm.errors import UserError
 from ddpm.formatting import plural
@@ -83,7 +83,7 @@ def _start(
 ) -> Start:
     step = updates(optimizer) or weights.step or (siblings.step if siblings else 0)
     name, total = Path(config.train.resume_checkpoint).name, config.train.total_steps
-    if step >= total:
+    if step >= total and not config.train.train_for:
         raised = "lr_anneal_steps, and total_steps to the same" if config.train.lr_anneal_steps else "total_steps"
         raise UserError(
             f"{name} has {plural(step, 'update')} behind it, and training would end at step {total}: raise {raised}.",
@@ -147,6 +147,9 @@ def check_start(config: Config) -> Config:
         classes = len(labels) - (config.model.cond_drop_prob > 0)
         if classes >= len(config.class_names):
             config = codec.replace(config, {"num_classes": classes})
+    if config.train.train_for:
+        least = learning_rate.least_total(config.train, start.step)
+        config = codec.replace(config, {"total_steps": max(config.train.total_steps, least)})
     with torch.device("meta"):
         network = unet.build(config.model)
     fitting.compare(network, tensors, path.name)
