@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 from app_page import open_page, said
+from test_tar_shards import many
 
 from ddpm.config import codec
-from ddpm.config.training import Config
+from ddpm.config.training import Config, DataConfig
 from ddpm.data import datasets
 from ddpm.data.datasets import Dataset
 from ddpm.errors import UserError
@@ -190,3 +191,20 @@ def test_monitor_shows_the_pairs(runs_dir: Path, tiny: Config, size: int, channe
 
 def test_the_threshold_of_few_images_lets_none_through() -> None:
     assert copies.calibrate(np.array([0.1, 0.2])) == 0.1
+
+
+def test_of_shards_few_are_decoded_and_a_stop_is_heard(runs_dir: Path, tiny: Config, tmp_path: Path) -> None:
+    shards = many(tmp_path / "data", 15)
+    data = datasets.open_dataset(DataConfig(str(shards)), codec.replace(tiny, {"image_size": 8}).model)
+    _, watch, worker = watched(runs_dir, tiny, data)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(copy_watch, "MOST_DECODED", 40)
+        patch.setattr(copy_watch, "SHARE", float("inf"))
+        pixels = data.take(np.arange(4))[0]
+        watch.check(pixels, 1, cancelled=lambda: True)
+        assert near_copies.read(watch._run) is None
+        watch.check(pixels, 2)
+    found = near_copies.read(watch._run)
+    assert found is not None
+    assert (found.training, found.compared) == (60, 40)
+    worker.__exit__(None, None, None)

@@ -258,7 +258,7 @@ class TrainingLoop:
             if (train.sample_interval and (step % train.sample_interval == 0 or last)) or "sample" in asked:
                 cancelled = None if stop else self._stop_asked
                 made = preview.save(self.run, self.worker, self.trainer, cancelled, self.last_held_out)
-                if made is not None and self.copies.check(made, step, last) and not self.save_again_at:
+                if made is not None and self.copies.check(made, step, last, cancelled) and not self.save_again_at:
                     self.worker.beat(warning=self._warning(), now=True)
             if stop:
                 self._end_stopped(step)
