@@ -19,12 +19,13 @@ from test_cli import contents, wait_for_step
 from test_parallel import ROOT, TINY
 from waiting import PATIENCE, until
 
-from ddpm.cli import train
+from ddpm.cli import torchrun, train
 from ddpm.config.training import Config
 from ddpm.data.stream import Stream
 from ddpm.errors import UserError
 from ddpm.runs import runs
 from ddpm.runs.runs import Run
+from ddpm.runs.worker import Worker
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("threads_afterwards")]
 
@@ -172,6 +173,13 @@ def test_a_restart_resumes_only_what_this_torchrun_began(tmp_path: Path) -> None
     assert train._begun_before_restart(options) == "mine"
     os.utime(run.folder / "config.json", (parent - 60, parent - 60))
     assert train._begun_before_restart(options) is None, "an older run of that name"
+    torchrun.mark(run.folder)
+    assert train._begun_before_restart(options) == "mine", "of the same job, begun before this machine joined"
+    with Worker(run.folder) as worker:
+        worker.beat(state="stopped", now=True)
+    assert train._begun_before_restart(options) is None, "it was stopped, and not lost"
+    (run.folder / torchrun.JOB).write_text("[")
+    assert train._begun_before_restart(options) is None
     assert train._begun_before_restart(argparse.Namespace(resume=None, run="other", runs_dir=tmp_path)) is None
 
 

@@ -1,5 +1,6 @@
 """Tar shards as webdataset writes them: what is in them, hostile ones, the index, training and evaluating on them."""
 
+import errno
 import hashlib
 import io
 import json
@@ -134,6 +135,31 @@ def test_labels_in_json_and_kinds_of_images(tmp_path: Path) -> None:
     assert len(conditional) == 2
     assert conditional.take(np.arange(2))[1].tolist() == [0, 1]
     assert datasets.describe(str(path)).counts == (1, 1)
+
+
+def test_test_shards_without_a_label_here_and_there(tmp_path: Path) -> None:
+    """They are measured with their classes, and the others not at all."""
+    train = [entry for k in range(3) for entry in sample(k, k)]
+    shard(tmp_path / "train-000.tar", *train)
+    shard(tmp_path / "val-000.tar", *sample(3, 2), ("4.png", png(4)), *sample(5, 0))
+    conditional = ModelConfig(image_size=8, class_cond=True)
+    test = datasets.open_dataset(DataConfig(str(tmp_path)), conditional, split="test")
+    labels = test.take(np.arange(len(test)))[1]
+    assert labels is not None
+    assert (labels.tolist(), test.class_names) == ([2, 0], ("0", "1", "2"))
+    assert len(datasets.open_dataset(DataConfig(str(tmp_path)), ModelConfig(image_size=8), split="test")) == 3
+
+
+def test_a_shard_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = shard(tmp_path / "a.tar", *sample(0, 0))
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(shard_entries.untrusted, "open_regular", refuse)
+    with pytest.raises(UserError) as caught:
+        opened(path)
+    assert (caught.value.code, str(path) in str(caught.value)) == ("system-refused", True)
 
 
 def test_numbers_are_in_order_of_their_value(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ddpm.training.trainer import Report, Trainer
 
 # A run that is resumed may have these changed.
-RESUME_SETTINGS = {"data_dir", "enlarge", "skip_broken", "total_steps", "train_for"}
+RESUME_SETTINGS = {"data_dir", "enlarge", "skip_broken", "threads", "total_steps", "train_for"}
 
 
 def train(

@@ -70,9 +70,13 @@ def add(commands: Any) -> None:
     _add_job(imagenet)
 
     check = shared.add_command(
-        sets, "check", _look, "Look at every image of a folder or .npz file, and list the broken ones.", runs_dir=False
+        sets,
+        "check",
+        _look,
+        "Look at every image of a folder, an .npz file or tar shards, and list the broken ones.",
+        runs_dir=False,
     )
-    check.add_argument("path", metavar="PATH", help="the folder or file")
+    check.add_argument("path", metavar="PATH", help="the folder, the file or the shards")
     _add_job(check)
 
     index = shared.add_command(

@@ -16,9 +16,12 @@ import psutil
 from ddpm.errors import UserError
 from ddpm.runs.jobs import State
 from ddpm.runs.worker import Helper, Worker
+from ddpm.storage import files
 
 T = TypeVar("T")
 
+JOB = "torchrun.json"  # in a run's folder
+MOST_JOB = 10_000  # bytes of it
 LINGER = 5.0  # seconds for the main process to print its error: torchrun ends all once the first has left
 
 
@@ -38,6 +41,30 @@ def has_started(created: float) -> bool:
     A run that bears the name of a new one is then the same training, which torchrun starts again.
     """
     return "TORCHELASTIC_RUN_ID" in os.environ and created >= psutil.Process(os.getppid()).create_time()
+
+
+def mark(folder: Path) -> None:
+    """Writes into a new run by which job of torchrun it was begun, where that has an id (--rdzv_id)."""
+    if job := _job_id():
+        files.write_json(folder / JOB, {"id": job})
+
+
+def began(folder: Path) -> bool:
+    """True if the run was begun by the job of torchrun that this process belongs to, on whichever machine.
+
+    Machines that joined later do not know when it began, but its id.
+    """
+    try:
+        found = files.read_json(folder / JOB, MOST_JOB) if _job_id() else None
+    except (UserError, OSError):
+        return False
+    return isinstance(found, dict) and found.get("id") == _job_id()
+
+
+def _job_id() -> str:
+    """The id of the job of torchrun that this process belongs to; empty if it has none."""
+    job = os.environ.get("TORCHELASTIC_RUN_ID", "")
+    return "" if job == "none" else job
 
 
 def may_restart() -> bool:

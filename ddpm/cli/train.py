@@ -140,7 +140,11 @@ def _begun_before_restart(options: argparse.Namespace) -> str | None:
                 code="missing-value",
             )
         return None
-    begun = (folder / "config.json").exists() and torchrun.has_started(runs.Run(folder).created_at)
+    if not (folder / "config.json").exists():
+        return None
+    run = runs.Run(folder)
+    unfinished = run.state() not in ("finished", "stopped")
+    begun = torchrun.has_started(run.created_at) or (unfinished and torchrun.began(folder))
     return (options.run or "") if begun else None
 
 
@@ -241,10 +245,12 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
         config, _ = start.prepare(_config(options, given), progress)
     if folder and not options.run:
         run = runs.create_run_in(folder, config)
+        torchrun.mark(run.folder)
         output.say(f"Run in {run.folder}", aside=True)
         return run
     name = options.run or run_names.free_name(options.runs_dir, options.preset or Path(config.data.data_dir).stem)
     run = runs.create_run(options.runs_dir, name, config)
+    torchrun.mark(run.folder)
     output.say(f"Run {run.name} in {run.folder}", aside=True)
     return run
 

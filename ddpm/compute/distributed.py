@@ -89,9 +89,12 @@ def _name_of_start(store: dist.Store, own_rank: int, size: int) -> str:
             store.set(f"{name}/answer/{question}", "")
         return name
     last = time.monotonic() + TIMEOUT.total_seconds()
+    name = question = ""
     while True:
-        name, question = store.get("start").decode(), uuid.uuid4().hex
-        store.set(f"{name}/question/{own_rank}", question)
+        before, name = name, store.get("start").decode()
+        if name != before:  # asked once: the main process reads one question of each, when it comes to that
+            question = uuid.uuid4().hex
+            store.set(f"{name}/question/{own_rank}", question)
         try:
             store.wait([f"{name}/answer/{question}"], timedelta(seconds=ANSWER_SECONDS))
             return name

@@ -277,6 +277,8 @@ def open_dataset(
     if model.class_cond:
         source = source.labelled()
     own = source.test_part()
+    if own and model.class_cond:
+        own = own.labelled()
     _check_part(data, split, own)
     of_own = own is not None and split == "test"
     main = _opened(source, data, model, progress, only_identities=of_own)

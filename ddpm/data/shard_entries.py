@@ -19,7 +19,7 @@ import numpy as np
 from ddpm.data import tar_headers
 from ddpm.data.source import IDENTITY_BYTES
 from ddpm.data.tar_headers import EXTENDED, FOLDER, LINKS, LONG_NAME, PASSED_OVER, REGULAR, Damaged
-from ddpm.errors import UserError
+from ddpm.errors import UserError, as_user_error
 from ddpm.formatting import plural, printable
 from ddpm.storage import image_files, untrusted
 from ddpm.storage.image_files import EXTENSIONS
@@ -68,15 +68,19 @@ def scan(path: Path, seen: Counter[str]) -> Found:
     seen: its "bytes" and "images" are kept up to date; "stop" in it ends the scan early.  Raises UserError for a file
     that is no tar archive, or compressed, and for links, devices and names that point outside of it.
     """
-    with untrusted.open_regular(path) as file:
-        start = file.peek(2)[:2]
-        if start in COMPRESSED:
-            raise UserError(
-                f"{path} is compressed with {COMPRESSED[start]}, and images are read from anywhere in an archive:"
-                " unpack it to a plain .tar first.",
-                code="not-data",
-            )
-        return _Scan(path, file, seen).found()
+    try:
+        with untrusted.open_regular(path) as file:
+            start = file.peek(2)[:2]
+            if start in COMPRESSED:
+                raise UserError(
+                    f"{path} is compressed with {COMPRESSED[start]}, and images are read from anywhere in an archive:"
+                    " unpack it to a plain .tar first.",
+                    code="not-data",
+                )
+            return _Scan(path, file, seen).found()
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise as_user_error(error) from error
 
 
 class _Scan:

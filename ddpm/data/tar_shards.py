@@ -77,6 +77,7 @@ class Shards(Source):
         found._chosen = np.flatnonzero(self.labels >= 0)
         found.labels, found.count, found.subset = self.labels[found._chosen], len(found._chosen), "labelled"
         found.test, found.left_out, found.notices = self.test, self.left_out, self.notices
+        found.class_names = self.class_names  # a test part has those of the training part
         return found
 
     def stamps(self) -> Any:

@@ -205,7 +205,9 @@ def compile_all(compiler: Command, library: Path, processor: str = ISAS["native"
                     process.wait()
         whole = Path(work) / "whole.so"
         _run([*compiler, "-shared", "-fopenmp", *(f"{work}/{source.stem}.o" for source in sources), "-o", str(whole)])
-        return files.write_bytes(library, whole.read_bytes())
+        content = whole.read_bytes()
+        # Not for a group to write, whatever the umask: such a library would not be loaded.
+        return files.write(library, lambda file: file.write(content), mode=0o644)
 
 
 def _run(command: list[str]) -> str:
