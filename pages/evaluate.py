@@ -32,7 +32,8 @@ settings, foot, result = places
 with settings:
     run = layout.pick_run(offer=layout.USE_EXAMPLE, room=above)
 try:
-    config, checkpoints, jobs = run.config, run.checkpoints(), run.evaluation_jobs()
+    config, checkpoints = run.config, run.checkpoints()
+    jobs, unreadable = evaluation_result.readable(run.evaluation_jobs())
 except UserError as error:
     result.error(with_code(error), icon=":material/error:")
     st.stop()
@@ -116,3 +117,5 @@ if jobs:
         help="The numbers above are those of the first; the charts show all of them.",
     )
     evaluation_result.table(jobs)
+for sentence in unreadable:
+    st.caption(f":red[{escape(sentence)}]")

@@ -43,14 +43,15 @@ export class Feed {
   async ask() {
     clearTimeout(this.timer);
     if (this.left || this.asking || !this.columns.length) return;
-    const { columns } = this;
+    const { columns, width } = this;
     this.asking = true;
     let wait = 0;
     try {
       const known = this.whole?.stale ? null : this.whole;
-      const news = await this.fetch({ columns, width: this.width, known });
+      const news = await this.fetch({ columns, width, known });
       if (news) {
         this.whole = merge(known, news);
+        if (this.moved(columns, width)) this.whole = { ...this.whole, stale: true }; // more was wanted meanwhile
         if (this.range) this.zoom();
         this.changed();
       }
@@ -65,8 +66,12 @@ export class Feed {
     }
     this.asking = false;
     if (this.left) return;
-    if (columns !== this.columns) this.ask();
+    if (this.moved(columns, width)) this.ask();
     else if (wait && !document.hidden) this.timer = setTimeout(() => this.ask(), wait);
+  }
+
+  moved(columns, width) {
+    return columns !== this.columns || width !== this.width;
   }
 
   live() {

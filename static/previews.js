@@ -221,6 +221,9 @@ export function mount({ parentElement, data }) {
   function attend() {
     asked?.end();
     unfollow?.();
+    clearInterval(timer);
+    timer = 0;
+    mark(false);
     [steps, labels, show.wanted] = [[], [], ""];
     broken.clear();
     inner.replaceChildren();

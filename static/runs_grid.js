@@ -205,12 +205,17 @@ export class Grid {
     else if (event.key === "a" && (event.ctrlKey || event.metaKey)) this.select(this.rows.map((one) => one.name), "add");
     else if (event.key === "Escape" && this.selected.size) this.clear();
     else if (event.key === "Enter" && row < 0) this.headKeyed();
-    else if (event.key === "Enter" && this.all[column].id === "menu" && here) this.events.onMenu(here, this.drawn.get(here.name).element.querySelector(".more"));
-    else if ((event.key === "ContextMenu" || (event.key === "F10" && event.shiftKey)) && here) this.events.onMenu(here, this.drawn.get(here.name).element.querySelector(".more"));
+    else if (event.key === "Enter" && this.all[column].id === "menu" && here) this.openMenu(here);
+    else if ((event.key === "ContextMenu" || (event.key === "F10" && event.shiftKey)) && here) this.openMenu(here);
     else if (event.key === "Enter" && here) this.events.onOpen(here, "monitor", event);
     else return;
     event.preventDefault();
     event.stopPropagation();
+  }
+
+  openMenu(row) {
+    this.goTo(this.at.row); // it may be out of sight, and is not drawn then
+    this.events.onMenu(row, this.drawn.get(row.name).element.querySelector(".more"));
   }
 
   headKeyed() {

@@ -112,9 +112,12 @@ class Table {
     const chosen = this.grid.chosen();
     this.selection.hidden = chosen.length === 0;
     const actions = chosen.length ? this.component.data.actions.filter((action) => fits(action, chosen)) : [];
+    const said = JSON.stringify([chosen.map((row) => row.name), actions.map((action) => [action.what, action.label, whyNot(action, chosen)])]);
+    if (said === this.drawnSelection) return; // a button that is drawn anew loses focus, and a click on it
+    this.drawnSelection = said;
     const buttons = actions.map((action) => {
       const why = whyNot(action, chosen);
-      return element("button", { type: "button", "aria-disabled": why ? "true" : null, title: why || null, onclick: () => { if (!why) this.act(action.what, chosen); } }, action.label);
+      return element("button", { type: "button", "aria-disabled": why ? "true" : null, title: why || null, onclick: () => { if (!why) this.act(action.what, this.grid.chosen()); } }, action.label);
     });
     this.selection.replaceChildren(element("span", { class: "how-many" }, `${plural(chosen.length, "run")} selected`), ...buttons,
       element("button", { type: "button", class: "plain", onclick: () => { this.grid.clear(); this.grid.element.focus(); } }, "Select none"));

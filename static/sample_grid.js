@@ -144,6 +144,7 @@ export function mount(component) {
     update(now) {
       const before = state.now.data;
       state.now = now;
+      large.actions(now.data.actions);
       if (before.address === now.data.address && before.active === now.data.active) return;
       if (before.address !== now.data.address) Object.assign(state, { revision: "", focus: 0 });
       state.failures = 0;

@@ -99,6 +99,25 @@ def test_data_that_is_gone_is_reported(fake_run: Callable[..., Run], tmp_path: P
     assert "nowhere" in search.error
 
 
+@pytest.mark.usefixtures("runs_here")
+def test_data_that_came_back_is_searched_again(fake_run: Callable[..., Run], tmp_path: Path) -> None:
+    data = tmp_path / "mounted"
+    run = fake_run("moved", data_dir=str(data))
+    image = np.full((8, 8, 3), 90, np.uint8)
+    job = sampled(run, image)
+    at = open_page("pages/sample.py")
+    nearest_asked = {nearest.SHOWN: (job.name, 0), nearest.ANEW: True}
+    for key, value in nearest_asked.items():
+        at.session_state[key] = value
+    until(lambda: "mounted" in " ".join(e.value for e in at.run().error))
+    data.mkdir()
+    for level in (90, 91):
+        Image.fromarray(np.full((8, 8, 3), level, np.uint8)).save(data / f"{level}.png")
+    assert at.run().error, "not before it is asked for again"
+    at.session_state[nearest.ANEW] = True
+    until(lambda: "near 0 it is a copy" in said(at.run()))
+
+
 def test_downloads_are_enlarged_pixel_by_pixel(fake_run: Callable[..., Run]) -> None:
     image = np.arange(8 * 8 * 3, dtype=np.uint8).reshape(8, 8, 3)
     job = sampled(fake_run("shapes"), image)

@@ -153,3 +153,11 @@ def test_a_step_takes_as_many_operations_as_three_passes_of_its_batch() -> None:
     expected = operations / (durations.SHARE * durations.operations_per_second())
     assert durations.guess_step(quick) == pytest.approx(expected)
     assert durations.guess_step(quick) < training_cost.LONG < durations.guess_step(long)
+
+
+def test_a_result_of_another_version_is_no_measure(run: Run) -> None:
+    folder = run.folder / "frontiers" / BEGAN
+    files.write_json(folder / "settings.json", {"frontier": {"solvers": "none-such"}})
+    files.write_json(folder / "result.json", {"rows": [{"solver": "none-such"}]})
+    ended(folder, 11.0, step=20, total_steps=20)
+    assert durations.pace(run, run.config, "frontiers", 4).kind == "network"

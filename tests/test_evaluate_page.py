@@ -206,3 +206,20 @@ def test_charts_of_terms_skip_what_a_log_axis_cannot_show() -> None:
     first = study_figures.terms([curve], log=True)["data"][0]
     assert (first["x"], first["y"]) == ([0, 5, 10], [1, None, 2])
     assert study_figures.terms([curve], log=False)["data"][0]["y"] == [1, 0, 2]
+
+
+@pytest.mark.parametrize("damage", ["{", "[]", '{"bits_per_dim": "x"}'])
+def test_a_result_that_cannot_be_read_is_named_and_stands_in_no_way(
+    fake_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    run = fake_run("shapes")
+    evaluated(run)
+    wrong = evaluated(run, "20260102-040506")
+    (wrong.folder / "result.json").write_text(damage)
+    asked: list[EvalConfig] = []
+    monkeypatch.setattr("ddpm.runs.launch.start_evaluation", lambda run, e: asked.append(e) or evaluated(run, "3"))
+    at = open_page("pages/evaluate.py")
+    assert "3.412 ± 0.021" in {m.label: m.value for m in at.metric}["Bits per dimension"]
+    assert "20260102-040506" in said(at)
+    button(at, "Start").click().run()
+    assert len(asked) == 1

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import tempfile
 from collections import OrderedDict
 from collections.abc import Callable
@@ -34,7 +35,7 @@ from ddpm.diffusion.losses import Batch, training_losses
 from ddpm.interop import export_openai, import_openai
 from ddpm.models import unet
 from ddpm.planning import classes
-from ddpm.runs import copying, launch, metrics, openai_folder, runs
+from ddpm.runs import copying, launch, metrics, openai_folder, runs, trash
 from ddpm.runs.jobs import ACTIVE
 from ddpm.runs.worker import Worker
 from ddpm.storage import images
@@ -778,6 +779,18 @@ def test_the_home_page_opens_a_folder(
     assert not at.exception
     assert "were trained" in text(at)
     assert runs.find_run(runs_dir, "seen").state() == "finished"
+    assert not [field for field in at.text_input if field.key == import_form.NAME]
+
+    another = tmp_path / "another"  # its name is suggested, and the first is not said to be it
+    shutil.copytree(folder, another)
+    at.text_input(key=import_form.PATH).set_value(str(another)).run()
+    assert at.text_input(key=import_form.NAME).value == "another"
+    trash.trash_run(runs.find_run(runs_dir, "seen"))  # and one that is gone can be imported again
+    at.text_input(key=import_form.PATH).set_value(str(folder)).run()
+    assert at.text_input(key=import_form.NAME).value == folder.name
+    at.text_input(key=import_form.NAME).set_value("seen").run()
+    at.button(key="import.copy").click().run()
+    until(lambda: job.state() not in ACTIVE and (runs_dir / "seen" / "config.json").exists())
     monitor = open_page("pages/monitor.py", run="seen")
     assert not monitor.error
     run_store.store.clear()

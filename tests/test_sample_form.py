@@ -12,10 +12,11 @@ from streamlit.testing.v1 import AppTest
 
 from ddpm.config.tasks import FEW_STEPS, SampleConfig
 from ddpm.planning import guidance, summary, timesteps
-from ddpm.runs import manifests
+from ddpm.runs import launch, manifests
 from ddpm.runs.jobs import Status
 from ddpm.runs.results import SampleJob
 from ddpm.runs.runs import Run
+from ddpm.runs.worker import Worker
 from ddpm.solvers import SOLVERS
 from ddpm.storage import files, images
 from pages.ui.components import mask_canvas, thumbnails
@@ -539,6 +540,20 @@ def test_an_average_of_another_width_is_made_and_chosen(
     at.run()
     assert at.session_state["sample.weights"] == "ema_power0.08"
     assert not at.exception
+
+
+def test_it_is_made_while_images_are_sampled(fake_run: Callable[..., Run]) -> None:
+    """Each has a button to cancel it."""
+    run = fake_run("shapes", ema_rate="power0.05,power0.1")
+    job, average = earlier(run, SampleConfig(num_samples=3)), launch.ema_job(run)
+    with Worker(job.folder) as sampling, Worker(average.folder) as averaging:
+        for worker in (sampling, averaging):
+            worker.beat(state="running", step=1, total_steps=4, now=True)
+        at = open_page("pages/sample.py")
+        (cancel,) = (b for b in at.button if b.key == f"cancel-{average.folder.parent.name}-{average.name}")
+        cancel.click().run()
+        assert not at.exception
+        assert ("stop" in averaging.poll_requests(), "stop" in sampling.poll_requests()) == (True, False)
 
 
 def test_no_other_width_where_none_can_be_made(run: Run) -> None:

@@ -123,6 +123,24 @@ def test_a_form_is_there_again_in_another_session(runs_dir: Path) -> None:
     assert not list(runs_dir.iterdir())
 
 
+def test_a_form_of_an_earlier_version_lacks_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They have the values of the preset that it began with, in the fields too."""
+    monkeypatch.setenv("DDPM_STATE", str(tmp_path / "state"))
+    at = open_page(TRAIN)
+    at.number_input(key="train.batch_size").set_value(24).run()
+    [file] = (tmp_path / "state" / "drafts").iterdir()
+    kept = json.loads(file.read_text())
+    for name in ("ema_warmup", "lr", "schedule_sampler"):
+        del kept["values"][name]
+    file.write_text(json.dumps(kept))
+    again = open_page(TRAIN)
+    again.run()
+    assert again.number_input(key="train.batch_size").value == 24
+    assert again.number_input(key="train.lr").value == at.number_input(key="train.lr").value
+    assert again.session_state["train.ema_warmup"] == at.session_state["train.ema_warmup"]
+    assert again.session_state["train.schedule_sampler"] == at.session_state["train.schedule_sampler"]
+
+
 @pytest.mark.parametrize(
     "text", ["", "[]", "{", '{"format": 1, "base": 3}', '{"format": 1, "base": "x", "values": {"lr": "a"}}']
 )

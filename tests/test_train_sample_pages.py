@@ -402,10 +402,15 @@ def test_a_super_resolution_run_samples_from_its_data_with_one_click(
     assert asked[1].base_samples == str(folder)
 
 
-def test_images_of_another_run_are_enlarged(fake_run: Callable[..., Run], asked: list[SampleConfig]) -> None:
+def test_images_of_another_run_are_enlarged(
+    fake_run: Callable[..., Run], asked: list[SampleConfig], runs_dir: Path
+) -> None:
     job = draw(fake_run("small"))  # of 8 pixels
     draw(fake_run("other", image_size=16, small_size=4), "20260102-030406")
     fake_run("large", image_size=16, small_size=8)
+    draw(fake_run("damaged"), "20260102-030407").npz.unlink()
+    (runs_dir / "damaged" / "samples").rename(runs_dir / "elsewhere")
+    (runs_dir / "damaged" / "samples").symlink_to(runs_dir / "elsewhere")
     at = open_page("pages/sample.py", run="large")
     at.button_group(key="sample.base").set_value("drawn").run()
     assert [option.split(",")[0] for option in at.selectbox(key="sample.base_drawn").options] == ["other", "small"]

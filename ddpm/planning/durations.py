@@ -5,6 +5,7 @@ kind, from other jobs of the run, from the speed of the run's training, and else
 takes and a short test of this processor: all of this machine.
 """
 
+import contextlib
 import platform
 import time
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ import numpy as np
 
 from ddpm import formatting
 from ddpm.config.training import Config
+from ddpm.errors import UserError
 from ddpm.planning import architecture
 from ddpm.runs.jobs import Job
 from ddpm.runs.results import EvaluationJob, Result, SampleJob, SolverBenchmarkJob, TrajectoryJob
@@ -86,7 +88,9 @@ def _for(kind: str, found: Pace, batch: int) -> Pace:
 
 def _paces(run: Run, kind: str) -> Iterator[Pace]:
     for job in run.results(kind)[:RECENT]:
-        found = pace_of(job)
+        found = None
+        with contextlib.suppress(UserError, OSError):  # a result that is damaged, or of another version, is no measure
+            found = pace_of(job)
         if found is not None:
             yield found
 

@@ -328,6 +328,50 @@ def test_axes_have_round_places(run: Run) -> None:
     ]
 
 
+@pytest.mark.parametrize("live", [False, True])
+def test_what_is_wanted_while_an_answer_is_under_way_comes_too(run: Run, live: bool) -> None:
+    """The answer has the columns of the question; a later one, of a run that trains, brings all of them."""
+    body = """
+      const part = (columns, rows) => {
+        const values = new Float64Array(rows), axis = { first: values, last: values };
+        const one = { count: values, least: values, most: values, mean: values, first: values };
+        return {
+          head: { name: "1", whole: true, live: a, from: 0, start: 0, stop: rows, rows, size: 1, spikes: {} },
+          axes: { step: axis }, columns: Object.fromEntries(columns.map((name) => [name, one])),
+        };
+      };
+      const asked = [];
+      let release, rows = 3;
+      const it = new feed.Feed("one", () => {});
+      it.fetch = async ({ columns, known }) => {
+        asked.push([columns, Boolean(known)]);
+        await new Promise((resolve) => { release = resolve; });
+        return known && !a ? null : part(columns, rows);
+      };
+      const turn = () => new Promise((resolve) => setTimeout(resolve));
+      it.want({ columns: ["loss"], width: 900, range: null, axis: "step" });
+      it.want({ columns: ["loss", "lr"], width: 900, range: null, axis: "step" });
+      release();
+      await turn();
+      release();
+      await turn();
+      if (a) {
+        rows = 5;
+        it.ask();
+        it.want({ columns: ["loss", "lr", "mse"], width: 900, range: null, axis: "step" });
+        release();
+        await turn();
+        release();
+        await turn();
+      }
+      it.leave();
+      return { asked, columns: Object.keys(it.whole.columns), rows: it.whole.head.rows, wrong: it.wrong };"""
+    found = run("feed", body, live)
+    columns = ["loss", "lr", "mse"][: 3 if live else 2]
+    assert (found["columns"], found["rows"], found["wrong"]) == (columns, 5 if live else 3, "")
+    assert found["asked"][:2] == [[["loss"], False], [["loss", "lr"], False]]
+
+
 def test_a_chart_is_taken_away_while_it_is_drawn(run: Run) -> None:
     """Plotly draws in several turns, and a page may be left between two of them; what it draws may have any name."""
     line = {"uid": "DPM-Solver++ 2M, logsnr", "x": [1, 2], "y": [0.1, 0.2], "palette": 0}

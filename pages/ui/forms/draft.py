@@ -2,7 +2,7 @@
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import streamlit as st
 
@@ -23,8 +23,15 @@ EXTRA = {"source": str, "path": str, "name": str, "archive": str} | {
 """Fields that are no settings."""
 
 
-def load(runs_dir: Path, form: str) -> str | None:
-    """Fills the form as it was left.  Returns the preset or run that it began with; None where there is no draft."""
+class Draft(NamedTuple):
+    """A form as it was left."""
+
+    base: str  # the preset or run that it began with
+    values: dict[str, Any]  # by field; without settings that did not exist when it was written
+
+
+def load(runs_dir: Path) -> Draft | None:
+    """Reads the form as it was left; None where there is no draft."""
     path = _path(runs_dir)
     try:
         data = files.read_json(path, MOST) if path else None
@@ -36,8 +43,7 @@ def load(runs_dir: Path, form: str) -> str | None:
     known = {name: s.type for name, s in wording.by_name().items()} | EXTRA
     if not isinstance(values, dict) or not all(_fits(known.get(name), value) for name, value in values.items()):
         return None
-    setting_widgets.fill(form, {name: _held(known[name], value) for name, value in values.items()})
-    return str(data["base"])
+    return Draft(str(data["base"]), {name: _held(known[name], value) for name, value in values.items()})
 
 
 def keep(runs_dir: Path, form: str, base: str) -> None:

@@ -17,6 +17,8 @@ from pages.ui.components.markdown import escape, with_code
 from pages.ui.frame import layout
 
 PATH, NAME, DATA = "import.path", "import.name", "import.data"
+SUGGESTED = "import.suggested"  # in the session: the name that was suggested last
+STARTED = "import.started"  # in the session: the folder that was imported last, and as which run
 
 
 def show(runs_dir: Path) -> None:
@@ -38,12 +40,13 @@ def show(runs_dir: Path) -> None:
     if job.status() and job.state() in ACTIVE:
         layout.fragment(run_every=1.0)(_progress)(job)
         return
-    name = st.session_state.get("import.started")
-    if job.status() and job.state() == "finished" and name:
+    begun, name = st.session_state.get(STARTED, ("", ""))
+    began_here = begun == str(path)
+    if job.status() and job.state() == "finished" and began_here and (runs_dir / name / "config.json").exists():
         _done(job, name)
         return
     status = job.status()
-    if status and status.message and job.state() in ("failed", "lost") and name:
+    if status and status.message and job.state() in ("failed", "lost") and began_here:
         st.error(with_code(status.message), icon=":material/error:")
     try:
         folder = openai_folder.read_folder(path)
@@ -61,8 +64,7 @@ def _ask(folder: Folder, runs_dir: Path) -> None:
         f" {averages} · {'with' if files.optimizer else 'without'} the optimiser ·"
         f" {'with' if folder.progress else 'without'} a log"
     )
-    if NAME not in st.session_state:
-        st.session_state[NAME] = run_names.free_name(runs_dir, folder.path.absolute().name)
+    setting_widgets.suggest(NAME, SUGGESTED, run_names.free_name(runs_dir, folder.path.absolute().name))
     name = st.text_input("Run name", key=NAME)
     bad_name = run_names.name_problem(runs_dir, name)
     setting_widgets.show_problems(bad_name)
@@ -89,7 +91,7 @@ def _ask(folder: Folder, runs_dir: Path) -> None:
             ):
                 with layout.errors():
                     launch.start_importing(folder.path, runs_dir, name, in_place, flags)
-                    st.session_state["import.started"] = name
+                    st.session_state[STARTED] = str(folder.path), name
                     st.rerun()
 
 

@@ -1,5 +1,6 @@
 """Super-resolution: the switch on the Train page and the low-resolution images on the Sample page."""
 
+import contextlib
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -134,12 +135,10 @@ def show_sample_fields(form: str, run: Run, config: Config, text: str, problems:
 def _fitting(run: Run, config: Config) -> dict[str, str]:
     """Samples of any run that this one can upsample: file -> label, newest first."""
     wanted = (config.model.small_size, config.model.small_size, config.model.image_channels)
-    found: list[tuple[str, Run, SampleJob]] = [
-        (job.name, other, job)
-        for other in runs.list_runs(run.folder.parent)
-        for job in other.sample_jobs()
-        if (job.shape or ())[1:] == wanted
-    ]
+    found: list[tuple[str, Run, SampleJob]] = []
+    for other in runs.list_runs(run.folder.parent):
+        with contextlib.suppress(UserError, OSError):  # one that may not be read has nothing to offer
+            found += [(job.name, other, job) for job in other.sample_jobs() if (job.shape or ())[1:] == wanted]
     newest = sorted(found, key=lambda entry: entry[0], reverse=True)[:NEWEST]
     return {str(job.npz): f"{other.name}, {job_progress.started_at(job)}" for _, other, job in newest}
 

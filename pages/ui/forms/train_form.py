@@ -70,9 +70,11 @@ def begin(runs_dir: Path) -> None:
     link = f"{asked} {step}" if asked else None
     before = st.session_state.get(ASKED)
     st.session_state[ASKED] = link
-    kept = draft.load(runs_dir, FORM) if BASE not in st.session_state else None
-    if kept is not None and (kept in PRESETS or kept.startswith(RUN)):
-        st.session_state[BASE] = kept
+    kept = draft.load(runs_dir) if BASE not in st.session_state else None
+    if kept is not None and (kept.base in PRESETS or kept.base.startswith(RUN)):
+        began = _settings_of(runs_dir, kept.base) or PRESETS[DEFAULT].config
+        setting_widgets.fill(FORM, {**setting_widgets.values_of(began), **kept.values})
+        st.session_state[BASE] = kept.base
     is_other = asked is not None and st.session_state.get(BASE) != RUN + asked
     if asked and link != before and (is_other or (step and kept is None)):
         with layout.errors():

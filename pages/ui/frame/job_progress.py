@@ -26,7 +26,11 @@ def progress(job: Job, status: Status | None, text: str) -> None:
         bar.caption(escape(line))
     stopping = "stop" in job.requests()
     if cancel.button(
-        "Cancelling …" if stopping else "Cancel", icon=":material/close:", disabled=stopping, width="stretch"
+        "Cancelling …" if stopping else "Cancel",
+        icon=":material/close:",
+        disabled=stopping,
+        width="stretch",
+        key=f"cancel-{job.folder.parent.name}-{job.name}",  # a page may show more than one job
     ):
         try:
             launch.stop(job)

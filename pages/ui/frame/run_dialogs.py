@@ -175,7 +175,8 @@ def _trashed(run: Run) -> Path | None:
 
 def just_deleted() -> list[Path]:
     """Runs that were deleted last, and are still in the bin."""
-    return [path for path in st.session_state.get(DELETED, []) if path.parent.parent == layout.runs_dir()]
+    deleted = st.session_state.get(DELETED, [])
+    return [path for path in deleted if path.parent.parent == layout.runs_dir() and path.is_dir()]
 
 
 def forget_deleted(paths: list[Path]) -> None:

@@ -9,7 +9,7 @@ import streamlit as st
 
 from ddpm import formatting
 from ddpm.config.training import Config
-from ddpm.errors import UserError, writable
+from ddpm.errors import UserError, as_user_error, writable
 from ddpm.planning import timesteps
 from ddpm.reports import downloads
 from ddpm.runs import run_folder
@@ -153,6 +153,18 @@ def curves(jobs: Sequence[EvaluationJob], config: Config, log: bool) -> None:
     if found:
         figure = json.dumps(study_figures.terms(found, log), allow_nan=False, separators=(",", ":"))
         plotly_chart.show(figure, key=f"terms-{jobs[0].folder.parent.parent.name}")
+
+
+def readable(jobs: Sequence[EvaluationJob]) -> tuple[list[EvaluationJob], list[str]]:
+    """Those of which everything can be read, and a sentence on each other one: damaged, or of another version."""
+    found, wrong = [], []
+    for job in jobs:
+        try:
+            _ = job.settings, job.config, job.result, job.summary
+            found.append(job)
+        except (UserError, OSError) as error:
+            wrong.append(str(as_user_error(error) if isinstance(error, OSError) else error))
+    return found, wrong
 
 
 def label(job: EvaluationJob) -> str:

@@ -21,6 +21,7 @@ from pages.ui.components.markdown import escape
 from pages.ui.frame import layout
 
 SHOWN = "sample_nearest"  # in the session: name of the job and number of the image that is looked at
+ANEW = "sample_nearest_anew"  # in the session: it was asked for just now, so that one that failed is tried again
 COUNT = 7
 SIDE = 96
 
@@ -73,13 +74,14 @@ class Search:
 
 
 @st.cache_resource(show_spinner=False, max_entries=8)
-def _search(path: str, changed_at: int, _config: Config, _image: np.ndarray) -> Search:
+def _search(path: str, changed_at: int, data_dir: str, _config: Config, _image: np.ndarray) -> Search:
     return Search(_config, _image)
 
 
 def begin_with(job: SampleJob, number: int) -> None:
     """Asks for the training images that are nearest to a sample."""
     st.session_state[SHOWN] = job.name, number
+    st.session_state[ANEW] = True
 
 
 def show(job: SampleJob, config: Config) -> None:
@@ -101,7 +103,11 @@ def show(job: SampleJob, config: Config) -> None:
             )
         with layout.errors():
             pixels = _pixels(job, path, config)
-            search = _search(str(path), job.changed_at(path), config, pixels)
+            asked = str(path), job.changed_at(path), config.data.data_dir, config, pixels
+            search = _search(*asked)
+            if st.session_state.pop(ANEW, False) and search.ended and search.found is None:
+                _search.clear(*asked)
+                search = _search(*asked)
             layout.fragment(run_every=None if search.ended else 0.5)(_show)(search, pixels, not search.ended)
 
 
