@@ -174,8 +174,9 @@ def test_a_restart_resumes_only_what_this_torchrun_began(tmp_path: Path) -> None
     os.utime(run.folder / "config.json", (parent - 60, parent - 60))
     assert train._begun_before_restart(options) is None, "an older run of that name"
     torchrun.mark(run.folder)
-    assert train._begun_before_restart(options) == "mine", "of the same job, begun before this machine joined"
     with Worker(run.folder) as worker:
+        worker.beat(state="running", now=True)
+        assert train._begun_before_restart(options) == "mine", "of the same job, begun before this machine joined"
         worker.beat(state="stopped", now=True)
     assert train._begun_before_restart(options) is None, "it was stopped, and not lost"
     (run.folder / torchrun.JOB).write_text("[")
