@@ -9,11 +9,11 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
-from streamlit import cli_util, config
+from streamlit import cli_util, config, runtime
 
 from ddpm.errors import UserError
 from ddpm.storage import files
-from pages.server import warm
+from pages.server import downloads, warm
 from pages.server.access import EVERYWHERE, Access, origin_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,6 +31,7 @@ def announcing(door: Access) -> Lifespan:
         url = address(door, port)
         print("\n  " + "\n  ".join(announcement(door, port)) + "\n", flush=True)
         warm.begin()
+        downloads.keep(runtime.get_instance().media_file_mgr)
         leading = ROOT / ".streamlit" / f"open-{port}.html"
         if not config.get_option("server.headless"):
             shown = url if not door.token else leads_to(url, leading)
