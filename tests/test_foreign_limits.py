@@ -27,6 +27,7 @@ from ddpm.config import codec
 from ddpm.config.model import ModelConfig
 from ddpm.data import cifar10
 from ddpm.models import unet
+from ddpm.runs import progress_log
 from ddpm.storage import arrays, image_files, image_limits, images, pickles, zip_files
 
 MARGIN = 100  # MB by which a process may grow while it refuses a file
@@ -352,6 +353,23 @@ def test_zip_entries_that_overlap_or_are_listed_twice(tmp_path: Path) -> None:
     path.write_bytes(many_entries(2))
     with raises_error("damaged-archive"):
         arrays.read_npz(path)
+
+
+def test_compressed_arrays_are_limited_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrays, "MOST_UNPACKED", 100_000)
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, **{f"a{k}": np.zeros(10_000) for k in range(20)}, arr_0=np.arange(3))
+    with raises_error("too-large", "a.npz"):
+        arrays.read_npz(path)
+    assert {name: len(found) for name, found in arrays.read_npz(path, "arr_0", "none").items()} == {"arr_0": 3}
+
+
+def test_a_line_of_many_numbers_that_is_no_row_is_seen_at_once() -> None:
+    """By a pattern that tries each way to read a number, it would take longer than the universe is old."""
+    for line in (b",".join([b"111"] * 200) + b",x", b"1" * 60_000 + b"x", b"1.5e3," * 5_000 + b"?"):
+        assert not progress_log.is_row(line, line.count(b",") + 1)
+    for line in (b"1,2.5,.5,5.,-1e-3,nan,-inf,,7", b"1\r"):
+        assert progress_log.is_row(line, line.count(b",") + 1)
 
 
 def test_a_pipe_is_no_archive(tmp_path: Path) -> None:

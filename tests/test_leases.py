@@ -225,6 +225,14 @@ def test_what_a_stranger_put_there(folder: Path, tmp_path: Path) -> None:
     assert names(tmp_path / "own") == []
 
 
+def test_a_number_that_no_program_gives(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "99999999999.json").write_text('{"released": true}')
+    with pytest.raises(OSError, match="numbers"):
+        leases.take(folder)
+    assert names(folder) == ["99999999999.json"]
+
+
 def test_time_stands_still_for_one_who_does_not_look() -> None:
     clock = iter([0, 1, 2, 3, 1000, 1001, 1002])
     pulse = Pulse(lambda: next(clock))

@@ -65,7 +65,7 @@ HELP = {
 }  # fmt: skip
 
 
-_FIELD = rb"(?:[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|-?(?:nan|NaN|inf))?"
+_FIELD = rb"(?:[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?|-?(?:nan|NaN|inf))?"
 _ROW = re.compile(_FIELD + rb"(?:," + _FIELD + rb")*\r?")
 
 

@@ -193,7 +193,7 @@ class EvaluationJob(Result):
         for name in self.TERMS:
             try:
                 with self.open_file(self.terms_path(name), run_folder.MOST_ARRAYS) as file:
-                    found[name] = arrays.read_npz(file)["arr_0"][::-1].astype(float)
+                    found[name] = arrays.read_npz(file, "arr_0")["arr_0"][::-1].astype(float)
             except (OSError, ValueError, KeyError, IndexError, UserError) as error:
                 raise UserError(
                     f"{self.terms_path(name)} cannot be read ({error}): evaluate again.", code="unreadable-file"

@@ -223,6 +223,10 @@ def take(folder: Path, patience: float = EXPIRY) -> Lease | None:
                         return None
                     time.sleep(min(0.2, patience))
                     continue
+        if _number(_name(number + 1)) != number + 1:
+            raise OSError(
+                errno.EOVERFLOW, "its leases have numbers that no program gives: remove the folder", str(folder)
+            )
         try:
             files.create(folder / _name(number + 1))
         except FileExistsError:  # another process was faster

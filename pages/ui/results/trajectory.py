@@ -241,8 +241,7 @@ def _animation(job: TrajectoryJob) -> bytes | None:
 @st.cache_data(max_entries=8, show_spinner=False)
 def _frames(_job: TrajectoryJob, path: str, changed_at: int) -> dict[str, np.ndarray]:
     with _job.open_file(_job.trajectory, run_folder.MOST_ARRAYS) as file:
-        found = arrays.read_npz(file)
-    return {name: found[name] for name in (*SHOWN, "t", "calls")}
+        return arrays.read_npz(file, *SHOWN, "t", "calls")
 
 
 def _step_slider(job: TrajectoryJob) -> None:
@@ -275,7 +274,7 @@ def _step_slider(job: TrajectoryJob) -> None:
     now = [
         f"t = {formatting.number(result['t'][k])}",
         "noise alone" if lam is None else f"log SNR {2 * lam:+,.2f}",
-        f"x_t changes by {change:,.1f} levels",
+        "x_t is not a number" if change is None else f"x_t changes by {change:,.1f} levels",
     ]
     if clean is not None:
         now.append(f"predicted x_start changes by {clean:,.1f} levels")
