@@ -36,6 +36,7 @@ Code = Literal[
     "image-too-large",
     "impossible-steps",
     "long-average",
+    "long-warmup",
     "lost-checkpoints",
     "lost-settings",
     "missing-package",

@@ -1,5 +1,6 @@
 """A training for a time: how many steps that comes to, what of it is decided, and when."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -217,3 +218,13 @@ def test_a_shorter_run_says_that_its_learning_rate_falls_at_once() -> None:
     assert "0.001 to 8.28e-5" in extending.note(wsd, 10_000, 10_500)
     assert "7,350" not in extending.note(wsd, 10_000, 10_500)
     assert "21,700" in extending.note(wsd, 10_000, 31_000)
+
+
+def test_what_is_prolonged_is_checked_but_for_its_data(fake_run: Callable[..., Run]) -> None:
+    """Which a run that was imported without gets when it is resumed."""
+    run = fake_run("imported", data_dir="", total_steps=40)
+    extending.extend_time(run, "9h")
+    assert Run(run.folder).config.train.train_for == "9h"
+    warming = fake_run("warming", lr_schedule="cosine", lr_warmup_steps=500, total_steps=1000)
+    with raises_error("conflicting-settings", "lr_warmup_steps"):
+        extending.extend(warming, 300)

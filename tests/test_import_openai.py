@@ -349,7 +349,11 @@ def test_classes_are_padded_to_as_many_as_the_reference_has(runs_dir: Path, tmp_
         assert not theirs[LABELS:].any()
 
 
-def test_in_place_touches_none_of_their_files(folder: Path, runs_dir: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("mixed", [False, True], ids=["fp32", "mixed precision"])
+def test_in_place_touches_none_of_their_files(folder: Path, runs_dir: Path, tmp_path: Path, mixed: bool) -> None:
+    if mixed:
+        path = folder / "opt000200.pt"
+        torch.save(flattened(torch.load(path, weights_only=True)), path)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     ddpm(
         "import",
@@ -711,6 +715,35 @@ def test_the_single_tensor_of_mixed_precision_is_taken_apart(folder: Path, runs_
     assert identify.trained_labels(folder / "model000200.pt", load_weights(folder / "model000200.pt").tensors) == tuple(
         range(LABELS)
     )
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda entry, group: entry.pop("exp_avg_sq"),
+        lambda entry, group: entry.pop("step"),
+        lambda entry, group: entry.update(step=float("nan")),
+        lambda entry, group: group.pop("weight_decay"),
+    ],
+)
+def test_the_state_of_another_optimiser_is_refused(
+    folder: Path, runs_dir: Path, damage: Callable[[dict, dict], object]
+) -> None:
+    path = folder / "opt000200.pt"
+    content = torch.load(path, weights_only=True)
+    damage(content["state"][0], content["param_groups"][0])
+    torch.save(content, path)
+    with raises_error("wrong-optimizer", path.name):
+        begin(folder / "model000200.pt", runs_dir)
+
+
+def test_a_log_that_is_no_file_is_left_out(folder: Path, runs_dir: Path, tmp_path: Path) -> None:
+    (folder / "log.txt").unlink(missing_ok=True)
+    (tmp_path / "private").write_text("secret")
+    (folder / "log.txt").symlink_to(tmp_path / "private")
+    ddpm("import", folder, "--runs_dir", runs_dir, "--run", "x", "--image_size", 8)
+    assert "secret" not in runs.find_run(runs_dir, "x").log_path.read_text()
+    assert [path.name for path in runs_dir.iterdir() if path.name.startswith(".tmp")] == []
 
 
 @pytest.mark.parametrize(

@@ -275,3 +275,21 @@ def test_widths_and_rates_are_said_in_words() -> None:
         "EMA 0.9999",
         "EMA width 0.05",
     ]
+
+
+def test_a_checkpoint_that_a_training_removes_meanwhile_does_not_come_back(
+    fake_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = fake_run("pruned")
+    target, write = run.checkpoint(), files.write
+
+    def and_prune(path: Path, save: Callable[[object], object], *more: object) -> object:
+        written = write(path, save)
+        target.manifest_path.unlink()
+        return written
+
+    monkeypatch.setattr(post_hoc_ema.files, "write", and_prune)
+    with raises_error("changed-file"):
+        post_hoc_ema._save(run, target, "ema_power0.08", {"w": torch.zeros(1)})
+    assert not target.manifest_path.exists()
+    assert not target.path("ema_power0.08").exists()

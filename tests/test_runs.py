@@ -15,6 +15,7 @@ import pytest
 from raising import raises_error
 from waiting import PATIENCE, until, until_it_beats
 
+from ddpm.cli import main
 from ddpm.config import codec
 from ddpm.config.tasks import SampleConfig
 from ddpm.config.training import Config
@@ -364,3 +365,13 @@ def test_one_that_waits_can_be_stopped(runs_dir: Path, tiny: Config) -> None:
             second.request("stop")
             with pytest.raises(Stopped):
                 queue.wait_in_queue(second, two)
+
+
+def test_the_bin_is_emptied_of_what_is_named(fake_run: FakeRun, runs_dir: Path) -> None:
+    """Two runs of one name lie there under names of their own."""
+    kept = [trash.trash_run(fake_run("twice")).name for _ in range(2)]
+    assert kept[0] == "twice" != kept[1]
+    assert main.main(["runs", "empty", "twice", "--runs_dir", str(runs_dir)]) == 0
+    assert [entry.name for entry in trash.entries(runs_dir)] == [kept[1]]
+    assert main.main(["runs", "empty", "twice", "--runs_dir", str(runs_dir)]) == 0, "the only one of that run"
+    assert trash.entries(runs_dir) == []

@@ -326,6 +326,9 @@ def train_ids_at_step(path: Path, step: int) -> np.ndarray | None:
     return train_ids_in(read(state)) if state.exists() else None
 
 
+OF_A_GROUP = ("lr", "weight_decay")  # settings of AdamW that its state_dict has for each group
+
+
 def optimizer_of(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """Reads AdamW's state_dict, by position in the order of `tensors`: name -> [...].
 
@@ -338,8 +341,13 @@ def optimizer_of(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         content = _split(content, list(tensors.values()))
         positions = [k for group in content["param_groups"] for k in group["params"]]
         entries = content["state"].items()
-        good = positions == list(range(len(shapes))) and all(tuple(e["exp_avg"].shape) == shapes[k] for k, e in entries)
-    except (KeyError, TypeError, AttributeError, IndexError):
+        good = positions == list(range(len(shapes))) and all(
+            tuple(e[moment].shape) == shapes[k] and float(e["step"]) >= 0
+            for k, e in entries
+            for moment in ("exp_avg", "exp_avg_sq")
+        )
+        good = good and all(float(group[name]) >= 0 for group in content["param_groups"] for name in OF_A_GROUP)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
         good = False
     if not good:
         raise UserError(

@@ -128,14 +128,17 @@ def _save(run: Run, target: Checkpoint, kind: str, content: dict[str, Tensor]) -
     """Writes the file, and then the manifest in which it is one of the checkpoint's."""
     path = target.path(kind)
     with guard(run.folder.parent):
+        removed = UserError(
+            f"The checkpoint of step {target.step} of {run.name} was removed meanwhile: choose another, with --step.",
+            code="changed-file",
+        )
         now = next((c for c in run.checkpoints() if c.step == target.step), None)
         if now is None:
-            raise UserError(
-                f"The checkpoint of step {target.step} of {run.name} was removed meanwhile: choose another, with"
-                " --step.",
-                code="changed-file",
-            )
+            raise removed
         written = files.write(path, lambda file: torch.save(content, file))
+        if not now.manifest_path.exists():  # by a training, which keeps the newest checkpoints
+            files.remove(path)
+            raise removed
         found = now._replace(files={**now.files, path.name: written._asdict()})
         manifests.commit(found)
     return found

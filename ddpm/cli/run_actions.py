@@ -226,8 +226,9 @@ def _bin(options: argparse.Namespace) -> Output:
 
 
 def _empty(options: argparse.Namespace) -> Output:
-    names = [trash.find(options.runs_dir, name).name for name in options.names] if options.names else None
-    freed = trash.empty(options.runs_dir, names)
+    there = {entry.name for entry in trash.entries(options.runs_dir)}
+    names = [name if name in there else trash.find(options.runs_dir, name).name for name in options.names]
+    freed = trash.empty(options.runs_dir, names or None)
     return Output({"bytes": freed}, f"{formatting.memory(freed)} freed.")
 
 

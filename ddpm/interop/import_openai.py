@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import logging
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,12 +21,13 @@ from ddpm.diffusion import losses
 from ddpm.errors import UserError
 from ddpm.formatting import plural
 from ddpm.models import unet
-from ddpm.runs import manifests, openai_log, progress_log, run_names, runs
+from ddpm.runs import manifests, openai_log, progress_log, run_folder, run_names
+from ddpm.runs.exclusive import guard
 from ddpm.runs.jobs import Status
 from ddpm.runs.manifests import Checkpoint
 from ddpm.runs.openai_folder import Files, Folder
 from ddpm.runs.runs import Run
-from ddpm.storage import files, folders
+from ddpm.storage import files, folders, untrusted
 from ddpm.training import warm_start
 
 log = logging.getLogger("ddpm")
@@ -192,8 +194,12 @@ def _state_of(start: warm_start.Start) -> dict[str, Any]:
 
 
 def _copy(folder: Folder, runs_dir: Path, name: str, config: Config, notes: list[str], progress: Progress) -> Run:
-    run = runs.create_run(runs_dir, name, config)
+    """Builds the run beside its place, where nobody sees or takes it up before it is whole."""
+    target = runs_dir / name
+    building = files.temporary_path(target)
+    run = Run(building)
     try:
+        files.write_json(building / "config.json", codec.to_json(config))
         frame = openai_log.read_progress(folder.progress) if folder.progress else None
         wanted = progress_log.columns_for(losses.parts(config))
         extra = [column for column in (frame.columns if frame is not None else ()) if column not in wanted]
@@ -211,10 +217,13 @@ def _copy(folder: Folder, runs_dir: Path, name: str, config: Config, notes: list
         writer.sync()
         writer.close()
         _write_status(run, step, rows[-1] if rows else {}, notes, _log_of(folder))
-    except BaseException:
-        shutil.rmtree(run.folder, ignore_errors=True)
-        raise
-    return run
+        with guard(runs_dir):
+            if target.exists():
+                raise UserError(f"There is already a run named {name}: choose another name.", code="already-exists")
+            files.rename(building, target)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return Run(target)
 
 
 def _write_row(writer: progress_log.MetricWriter, row: Mapping[Any, float]) -> None:
@@ -269,8 +278,11 @@ def _remove(made: list[Path]) -> None:
 
 
 def _log_of(folder: Folder) -> bytes:
-    log = folder.path / "log.txt"
-    return log.read_bytes() if log.exists() else b""
+    """Its log.txt; nothing where there is none, or no file of a size that a log has."""
+    try:
+        return untrusted.Folder(Path(os.path.realpath(folder.path))).read("log.txt", run_folder.MOST_LOG)
+    except (UserError, OSError):
+        return b""
 
 
 def _write_status(run: Run, step: int, row: Mapping[Any, float], notes: list[str], log: bytes | None = None) -> None:

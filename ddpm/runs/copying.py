@@ -17,7 +17,7 @@ from ddpm.runs.jobs import FINAL, Status
 from ddpm.runs.manifests import Checkpoint
 from ddpm.runs.results import KINDS
 from ddpm.runs.runs import Run
-from ddpm.storage import files
+from ddpm.storage import files, folders
 from ddpm.storage.files import Written
 from ddpm.storage.untrusted import Folder
 
@@ -61,7 +61,9 @@ def copy_run(run: Run, name: str = "", step: int = 0, progress: Progress = lambd
     _check_room(runs_dir, total)
     building = files.temporary_path(target)
     try:
-        _copy_all(sources, building, checkpoint, lambda done: progress(done, total))
+        folders.make(building)
+        with folders.kept(Folder(building)):  # where another machine sweeps it away, it is not made anew, and half
+            _copy_all(sources, building, checkpoint, lambda done: progress(done, total))
         if checkpoint and not checkpoint.manifest_path.exists():
             raise UserError(
                 f"The checkpoint of step {step} of {run.name} was removed by its training while it was copied: copy a"

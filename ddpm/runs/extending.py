@@ -116,7 +116,9 @@ def extend(run: Run, total_steps: int) -> None:
                 f" {total_steps:,}: raise total_steps.",
                 code="nothing-left",
             )
-        run.save_config(extended(Run(run.folder).config, total_steps))
+        config = extended(Run(run.folder).config, total_steps)
+        _check(config)
+        run.save_config(config)
 
 
 def extend_time(run: Run, train_for: str) -> None:
@@ -136,8 +138,15 @@ def extend_time(run: Run, train_for: str) -> None:
         least = learning_rate.least_total(config.train, newest.step if newest else 0)
         steps = max(config.train.total_steps, least)  # what it comes to follows from the speed
         config = codec.replace(config, {"train_for": train_for, "total_steps": steps})
-        validation.check(config)
+        _check(config)
         run.save_config(config)
+
+
+def _check(config: Config) -> None:
+    """Raises UserError for settings that do not go together; the data may be named later."""
+    for problem in validation.problems(config):
+        if problem.name != "data_dir":
+            raise UserError(problem.sentence, code=problem.code)
 
 
 @contextlib.contextmanager

@@ -120,7 +120,10 @@ def entries(runs_dir: Path) -> list[Deleted]:
 
 
 def find(runs_dir: Path, name: str) -> Deleted:
-    """The entry of the bin with that name, or the one last deleted of that run.  Raises UserError if there is none."""
+    """Of the entry of the bin with that name, and those of the run with that name, the one that was deleted last.
+
+    Raises UserError if there is none.
+    """
     found = entries(runs_dir)
     exact = [entry for entry in found if entry.name == name]
     of_run = [entry for entry in found if entry.origin and (entry.origin.run, entry.origin.samples) == (name, "")]

@@ -165,7 +165,9 @@ class TrainingLoop:
         }
         fitting.fit(self.trainer.model, weights["model"], found.path("model").name)
         optimizer = found.path("opt").name in found.files
-        read = distributed.run_on_main(lambda: checkpoint_files.read(found.path("opt")) if optimizer else None)
+        read = distributed.run_on_main(
+            lambda: checkpoint_files.optimizer_of(found.path("opt"), weights["model"]) if optimizer else None
+        )
         self.trainer.load(weights, read, state["trainer"])
         self.means.load(state["means"])
         self.last_held_out = state.get("held_out", {})
