@@ -46,4 +46,6 @@ def weights(name: str, gamma: float, prediction: str, alphas_cumprod: np.ndarray
     weighting = WEIGHTINGS[name]
     snr = alphas_cumprod / (1 - alphas_cumprod)
     error = {"x_start": np.ones_like(snr), "eps": snr, "v": snr + 1}[prediction]  # as a multiple of that of x_start
-    return weighting.of_x_start(snr, gamma or weighting.gamma) / error
+    found = weighting.of_x_start(snr, gamma or weighting.gamma)
+    # Sampling begins where the SNR is 0, and what is predicted there decides the brightness: it must be learnt.
+    return np.where(snr > 0, found / np.where(error > 0, error, 1), 1.0)

@@ -16,7 +16,7 @@ from ddpm.analysis import likelihood
 from ddpm.checkpoints import variance_file
 from ddpm.checkpoints.variance_file import PredictionErrors
 from ddpm.config import codec
-from ddpm.config.model import ModelConfig
+from ddpm.config.model import DiffusionConfig, ModelConfig
 from ddpm.config.tasks import EvalConfig, SampleConfig
 from ddpm.config.training import Config
 from ddpm.data import datasets
@@ -197,18 +197,22 @@ def test_it_is_estimated_once_and_again_for_other_weights(trained: Any, tmp_path
     worker = Calm()
     assert analytic_variance.for_weights(network, config, weights, "abc", worker) == first  # type: ignore[arg-type]
     assert not worker.beats
-    assert variance_file.read(weights, "another", 1000) is None
+    assert variance_file.read(weights, "another", config.diffusion) is None
+    assert variance_file.read(weights, "abc", config.diffusion) == first
+    other = dataclasses.replace(config.diffusion, noise_schedule="sigmoid")
+    assert variance_file.read(weights, "abc", other) is None, "of another process"
     files.write_bytes(variance_file.path_for(weights), b"{damaged")
-    assert variance_file.read(weights, "abc", 1000) is None
+    assert variance_file.read(weights, "abc", config.diffusion) is None
 
 
 def test_a_table_that_is_not_of_this_process_is_not_used(tmp_path: Path) -> None:
     weights = tmp_path / "model.pt"
     variance_file.write(weights, "abc", PredictionErrors([0.5] * 10, {}))
-    assert variance_file.read(weights, "abc", 10) is not None
-    assert variance_file.read(weights, "abc", 1000) is None
+    ten = DiffusionConfig(diffusion_steps=10)
+    assert variance_file.read(weights, "abc", ten) is not None
+    assert variance_file.read(weights, "abc", DiffusionConfig()) is None
     files.write_json(variance_file.path_for(weights), {"format": variance_file.FORMAT, "sha256": "abc"})
-    assert variance_file.read(weights, "abc", 10) is None
+    assert variance_file.read(weights, "abc", ten) is None
 
 
 def test_a_folder_that_cannot_be_written_costs_but_the_estimate(

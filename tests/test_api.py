@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import ddpm
+from ddpm.api import model as api_model
 from ddpm.api.model import Model
 from ddpm.config.training import Config
 from ddpm.errors import UserError
@@ -238,6 +239,7 @@ def test_noise_of_ones_own(model: Model) -> None:
 def test_classes(model: Model) -> None:
     assert model.class_names[3] == "star"
     star = fp32(model, 2, classes="star")
+    assert api_model._classes_text([2, np.int64(0), "cat"]) == "2-2,0-0,cat", "numbers are labels, whatever names say"
     for classes in (3, "3", ["star"], np.array([3, 3]), "star,star"):
         np.testing.assert_array_equal(fp32(model, 2, classes=classes), star)
     np.testing.assert_array_equal(fp32(model, 2, classes=["star", 0])[0], star[0])

@@ -43,6 +43,8 @@ def test_the_rows_differ_in_one_setting(fake_run: Callable[..., Run]) -> None:
     run = fake_run("shapes", steps=80, save_every=20, class_cond=True, num_classes=3, cond_drop_prob=0.1)
     assert labels(run, across="weights") == ["EMA 0.9", "EMA 0.99", "raw weights"]
     assert labels(run, across="weights", values="model") == ["raw weights"]
+    (row,) = matrix_rows.rows(run.config, run.checkpoints(), MatrixConfig(across="weights", values="model"))
+    assert row.request.step == run.checkpoint().step, "a training may save another meanwhile"
     assert labels(run, across="checkpoint") == ["step 20", "step 40", "step 60", "step 80"]
     assert labels(run, across="checkpoint", values="40, 80") == ["step 40", "step 80"]
     assert labels(run, across="guidance", values="1,2.5") == ["guidance 1", "guidance 2.5"]

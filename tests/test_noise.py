@@ -120,6 +120,16 @@ def test_samplers_with_fresh_noise_sample_the_data(name: str, schedule: str) -> 
     assert abs(float(last.x.std()) / STD - 1) < 0.06
 
 
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_ddim_as_noisy_as_ddpm_begins_from_noise_alone(schedule: str) -> None:
+    """What is left beside the fresh noise is 0 there, or by rounding a little less."""
+    full, x = zero(schedule), noise(4)
+    for count in (5, 10, 14, 15, 17, 20, 25, 30, 250):
+        for kept in (schedules.space_timesteps(1000, str(count)), schedules.space_timesteps(1000, f"ddim{count}")):
+            *_, last = samplers.ddim(exact(full), x, schedules.respaced(full, kept), eta=1.0)
+            assert last.x.isfinite().all()
+
+
 def test_a_single_step_and_a_spared_one() -> None:
     full = zero("linear")
     one = schedules.respaced(full, [999])
@@ -182,6 +192,7 @@ def test_the_bound_and_the_losses_are_finite_and_the_prior_is_nothing(prediction
 @pytest.mark.parametrize("name", weightings.WEIGHTINGS)
 def test_weightings_are_finite_where_there_is_no_signal(name: str, prediction: str) -> None:
     weights = weightings.weights(name, 0, prediction, zero("cosine").alphas_cumprod)
+    assert weights[-1] == 1, "sampling begins there"
     assert np.isfinite(weights).all()
     assert (weights >= 0).all()
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
+from raising import raises_error
 
 from ddpm import schedules
 from ddpm.config import codec, fields, validation
@@ -171,3 +172,19 @@ def test_settings_of_a_training(wrong: dict[str, object]) -> None:
         if word.strip("."):
             other = codec.replace(config, {first.name: kind(word.rstrip("."))})
             assert not list(validation.problems(other)), (first.sentence, word)
+
+
+def test_eta_of_a_sampler_that_has_none_is_refused() -> None:
+    for settings in (dict(steps=20), dict(), dict(sampler="heun", steps=20), dict(task="inpaint")):
+        with raises_error("not-applicable", "eta", "ddim"):
+            timesteps.check(SampleConfig(eta=0.5, **settings))
+    timesteps.check(SampleConfig(eta=0.5, use_ddim=True))
+    timesteps.check(SampleConfig(eta=0.5, sampler="ddim", steps=20))
+
+
+@pytest.mark.parametrize(("spec", "strength"), [("ddim10", 0.09), ("10", 0.1), ("4", 0.6), ("250", 0.5)])
+def test_a_variation_begins_at_its_strength(spec: str, strength: float) -> None:
+    """Not at the timestep below that the respacing happens to keep, which may be that of no noise."""
+    found = timesteps.timesteps(Config(), SampleConfig(task="vary", strength=strength, timestep_respacing=spec))
+    assert found[-1] == round(strength * 999)
+    assert found == sorted(set(found))

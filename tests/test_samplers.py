@@ -328,7 +328,7 @@ def test_image_k_does_not_depend_on_the_batch() -> None:
     for batch in (1, 3, 8):
         for ddim in (True, False):
             settings = SampleConfig(
-                num_samples=8, batch_size=batch, use_ddim=ddim, eta=0.5, timestep_respacing="10", seed=5
+                num_samples=8, batch_size=batch, use_ddim=ddim, eta=0.5 * ddim, timestep_respacing="10", seed=5
             )
             sampled[batch, ddim] = torch.cat(
                 [d.step.x for d in sample(network, resolve_request(config, settings)) if d.finished]

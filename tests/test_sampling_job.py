@@ -663,3 +663,10 @@ def test_notes_and_trash(run: Run) -> None:
     assert job.note == "the good ones 猫"
     with raises_error("not-found"):
         trash.restore(trashed)
+
+
+def test_like_an_image_with_other_weights_needs_the_run(run: Run, tmp_path: Path) -> None:
+    job = draw(run, tmp_path / "job", QUICK)
+    for flag in (["--weights", "model"], ["--step", "2"]):
+        with raises_error("settings-are-fixed", flag[0], "--run"):
+            main.execute(["sample", "--like", str(job.images[1]), *flag, "--out", str(tmp_path / "other")])

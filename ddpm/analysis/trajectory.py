@@ -6,6 +6,7 @@ for look in looks(network, resolved, number):
 
 import dataclasses
 import io
+import math
 import shlex
 import time
 from collections.abc import Iterator, Mapping
@@ -114,7 +115,8 @@ class Record:
             count = min(look.total, MAX_FRAMES)
             self._kept = {round(k) for k in np.linspace(1, look.total, count).tolist()}
         for name, values in self.numbers.items():
-            values.append(getattr(look, name))
+            value = getattr(look, name)
+            values.append(value if value is None or math.isfinite(value) else None)
         if look.done in self._kept:
             self._frames.append((look.done, _pixels(look.x), _pixels(look.x_start), _pixels(look.eps * NOISE_SHOWN)))
         self.last = look

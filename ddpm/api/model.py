@@ -138,7 +138,7 @@ class Model:
             noise: float32 [N, C, H, W] ~ N(0, I) to begin with, x_T, in place of that of the seeds.
             guidance_scale: of classifier-free guidance; 1 is the model as it is.
             progress: show a progress bar on stderr.
-            settings: others, by the names that `ddpm sample --help` lists, such as eta=1.0 or task="inpaint".
+            settings: others, by the names that `ddpm sample --help` lists, such as clip_denoised=False or task="inpaint".
 
         Raises UserError for settings that this model cannot be sampled with.
 
@@ -245,7 +245,7 @@ class Model:
 
         found = None
         if opened := self.opened:
-            found = variance_file.read(opened.path, opened.sha256, self.config.diffusion.diffusion_steps)
+            found = variance_file.read(opened.path, opened.sha256, self.config.diffusion)
         if found is None:
             raise UserError(
                 "The analytic variance of this model is not estimated yet: run `ddpm analytic --run RUN` on its"
@@ -311,4 +311,6 @@ def _classes_text(classes: Classes | None) -> str:
     """Classes as the setting `classes` has them: with commas between."""
     if classes is None or isinstance(classes, str):
         return classes or ""
-    return str(classes) if isinstance(classes, int | np.integer) else ",".join(str(entry) for entry in classes)
+    entries = [classes] if isinstance(classes, int | np.integer) else classes
+    # A number is a label, also where another class has it as its name.
+    return ",".join(f"{k}-{k}" if isinstance(k, int | np.integer) and k >= 0 else str(k) for k in entries)

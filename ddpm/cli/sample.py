@@ -11,7 +11,7 @@ from ddpm.config import validation
 from ddpm.config.codec import SECTIONS
 from ddpm.config.tasks import SampleConfig
 from ddpm.errors import UserError
-from ddpm.planning import metadata
+from ddpm.planning import metadata, timesteps
 from ddpm.runs import results, runs
 
 SOURCE = ("run", "model_path")
@@ -116,11 +116,18 @@ def _changed(
     explicit = any(getattr(options, name) for name in SOURCE)
     if explicit:  # the image names no checkpoint of another run
         settings = dataclasses.replace(settings, step=0, weights="")
+    elif other := [name for name in ("weights", "step") if name in shared.given(options, SampleConfig)]:
+        raise UserError(
+            f"--like samples from the weights that the image names, but --{other[0]} was given too: leave it out, or"
+            " name the run with --run.",
+            code="settings-are-fixed",
+        )
     changed = dataclasses.replace(settings, **shared.given(options, SampleConfig))
     for problem in validation.limit_problems(changed):
         raise UserError(problem.sentence, code=problem.code)
+    timesteps.check(changed)
     if explicit:
-        _, source, flags = shared.read_source(options, SampleConfig)
+        _, source, flags = shared.read_source(options, SampleConfig, whole=False)
         return changed, source, flags
     flags = shared.given(options, SECTIONS["model"], SECTIONS["diffusion"])
     own = {name for name in flags if name not in SampleConfig.__dataclass_fields__}

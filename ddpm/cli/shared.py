@@ -210,12 +210,17 @@ def add_source(
     return source
 
 
-def read_source(options: argparse.Namespace, section: type[S]) -> tuple[S, runs.Run | Path, dict[str, Any]]:
-    """Reads the flags of `add_source`: settings, run or file, and settings of a file that does not hold its own."""
+def read_source(
+    options: argparse.Namespace, section: type[S], whole: bool = True
+) -> tuple[S, runs.Run | Path, dict[str, Any]]:
+    """Reads the flags of `add_source`: settings, run or file, and settings of a file that does not hold its own.
+
+    whole: the flags are all settings of the request, and not changes of others.
+    """
     wanted = section(**given(options, section))
     for problem in validation.limit_problems(wanted):
         raise UserError(problem.sentence, code=problem.code)
-    if isinstance(wanted, SampleConfig):
+    if whole and isinstance(wanted, SampleConfig):
         timesteps.check(wanted)
     flags = given(options, SECTIONS["model"], SECTIONS["diffusion"])
     flags = {name: value for name, value in flags.items() if name not in {s.name for s in settings(section)}}

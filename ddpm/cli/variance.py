@@ -57,7 +57,8 @@ def _analytic(options: argparse.Namespace) -> Output:
             line.total = now.total
             line.update(now.done - line.n)
     assert now.mse is not None
-    about = {"data": data.data_dir, "pictures": settings.num_samples, "seed": settings.seed}
+    process = variance_file.process_of(config.diffusion)
+    about = {"data": data.data_dir, "pictures": settings.num_samples, "seed": settings.seed, "process": process}
     try:
         variance_file.write(path, opened.sha256, PredictionErrors(now.mse.tolist(), about))
     except OSError as error:

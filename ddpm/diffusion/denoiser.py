@@ -32,6 +32,7 @@ class Prediction(NamedTuple):
 
     x_start: Tensor  # float32 [N, C, H, W], the clean image
     v: Tensor | None = None  # float32 [N, C, H, W], learned variance: -1 is the posterior's, 1 is beta
+    of_full: bool = False  # v is from a log variance of the full process, and in [-1, 1] only about
 
 
 Denoiser = Callable[[Tensor, Tensor], Prediction]  # (x_t [N, C, H, W], t [N] of the full process, or between)
@@ -76,7 +77,7 @@ def interpret_output(
     if v is not None and not config.learned_range:
         low, high = full.posterior_log_variance_clipped, np.log(full.betas)
         v = 2 * (v - at(low, t, v)) / at(high - low, t, v) - 1
-    return Prediction(clip_x_start(x_start, dynamic) if clip else x_start, v)
+    return Prediction(clip_x_start(x_start, dynamic) if clip else x_start, v, not config.learned_range)
 
 
 def guided_output(network: Network, x: Tensor, time: Tensor, condition: Condition, guidance: Guidance) -> Tensor:

@@ -30,10 +30,12 @@ def fixed_small(schedule: Schedule, t: Tensor, predicted: Prediction) -> Tensor:
 def learned_range(schedule: Schedule, t: Tensor, predicted: Prediction) -> Tensor:
     """v log beta_t + (1 - v) log of the posterior variance (Nichol & Dhariwal 2021, Eq. 15), float32 [N, C, H, W].
 
-    t: int64 index [N].  The network's v, in [-1, 1], is scaled to [0, 1]; it must be given.
+    t: int64 index [N].  The network's v, in [-1, 1], is scaled to [0, 1]; it must be given.  Where it comes from a log
+    variance of the full process it is clipped for a shortened one, whose range may be thousands of times as wide.
     """
     assert predicted.v is not None, "the network has no learned variance"
-    share = (predicted.v + 1) / 2
+    shortened = len(schedule) < schedule.T
+    share = ((predicted.v.clamp(-1, 1) if predicted.of_full and shortened else predicted.v) + 1) / 2
     low = at(schedule.posterior_log_variance_clipped, t, predicted.v)
     return share * at(np.log(schedule.betas), t, predicted.v) + (1 - share) * low
 

@@ -1,5 +1,7 @@
 """The small images that a super-resolution model enlarges when it samples.  No torch."""
 
+import dataclasses
+
 import numpy as np
 from PIL import Image
 
@@ -91,4 +93,6 @@ def read(config: Config, sample: SampleConfig, progress: Progress | None = None)
         _check_size(config, sample.base_samples, image.size)
         return images.prepare(image, model.small_size, model.image_channels)
 
+    if sample.task == "interpolate":  # between two noises, for one small image
+        sample = dataclasses.replace(sample, num_samples=1)
     return source_images.read(config, sample, source, sample.base_samples, model.small_size, decode, progress)

@@ -84,7 +84,8 @@ def _of_step(checkpoints: list[Checkpoint], step: int, what: str) -> Checkpoint:
 
 
 def _weights(base: SampleConfig, checkpoints: list[Checkpoint], words: list[str]) -> list[Row]:
-    there = _of_step(checkpoints, base.step, "weights").weights
+    checkpoint = _of_step(checkpoints, base.step, "weights")
+    there, base = checkpoint.weights, dataclasses.replace(base, step=checkpoint.step)  # a training may save a newer one
     for word in words:
         if word not in there:
             raise UserError(f"There are no weights {word!r}: choose among {', '.join(there)}.", code="missing-weights")

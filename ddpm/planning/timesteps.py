@@ -96,7 +96,9 @@ def _spread(config: Config, wanted: FromCheckpoint) -> list[int] | list[float]:
         )
     if not sample or not sample.steps:
         spec = wanted.timestep_respacing or config.diffusion.timestep_respacing
-        return [t for t in schedules.space_timesteps(T, spec) if t <= last] or [last]
+        spaced = [t for t in schedules.space_timesteps(T, spec) if t <= last]
+        begins = sample is not None and sample.task == "vary" and spaced[-1:] != [last]  # at its strength, not below
+        return [*spaced, last] if begins or not spaced else spaced
     row = SOLVERS[solver(sample)]
 
     def count_of(steps: int) -> int:
@@ -135,6 +137,12 @@ def check(sample: SampleConfig) -> None:
         heun = "" if sample.use_ddim or sample.task in ("inpaint", "invert") else ", or use heun as sampler"
         raise UserError(
             f"churn {sample.churn:g} is for Heun, and the sampler is {SOLVERS[name].label}: leave it at 0{heun}.",
+            code="not-applicable",
+        )
+    if sample.eta and "eta" not in SOLVERS[name].takes:
+        raise UserError(
+            f"eta {sample.eta:g} is for DDIM, and the sampler is {SOLVERS[name].label}: leave it at 0, or use ddim as"
+            " sampler.",
             code="not-applicable",
         )
     if sample.dynamic_threshold and not sample.clip_denoised:

@@ -150,7 +150,7 @@ def for_weights(
     trained on, which may be other images now.  Raises Stopped when asked to stop, UserError where the data cannot be
     read.
     """
-    if found := variance_file.read(weights, sha256, config.diffusion.diffusion_steps):
+    if found := variance_file.read(weights, sha256, config.diffusion):
         return found
     if variance_file.path_for(weights).exists():
         log.warning(
@@ -179,7 +179,8 @@ def for_weights(
     if changed := lineage.check(config, lineage.from_json(seen), dataset, Remedy(doubt, doubt), part="train"):
         log.warning("%s %s", changed, doubt)
         worker.beat(warning=" ".join(filter(None, (worker.status.warning, changed))))
-    about = {"data": config.data.data_dir, "pictures": IMAGES, "seed": 0}
+    process = variance_file.process_of(config.diffusion)
+    about = {"data": config.data.data_dir, "pictures": IMAGES, "seed": 0, "process": process}
     return save(
         weights,
         sha256,

@@ -108,7 +108,7 @@ def ddim(
     for done, (i, index, t) in enumerate(_walk(schedule, x, to_zero), start=1):
         predicted = denoise(x, t)
         eps = process.eps_from_x_start(schedule, x, index, predicted.x_start)
-        spread = at(np.sqrt(1 - abar_prev - sigma**2), index, x)
+        spread = at(np.sqrt(np.maximum(1 - abar_prev - sigma**2, 0)), index, x)  # rounding may be below 0
         x = at(np.sqrt(abar_prev), index, x) * predicted.x_start + spread * eps
         if i > 0 and eta > 0:
             x = x + at(sigma, index, x) * randn_like(x)
