@@ -138,7 +138,7 @@ class Model:
             noise: float32 [N, C, H, W] ~ N(0, I) to begin with, x_T, in place of that of the seeds.
             guidance_scale: of classifier-free guidance; 1 is the model as it is.
             progress: show a progress bar on stderr.
-            settings: others, by the names that `ddpm sample --help` lists, such as clip_denoised=False or task="inpaint".
+            settings: others, by the names that `ddpm sample --help` lists, such as task="inpaint".
 
         Raises UserError for settings that this model cannot be sampled with.
 
