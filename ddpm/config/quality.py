@@ -26,7 +26,8 @@ class QualityConfig(FromCheckpoint):
     )
     samples: str = setting(
         "",
-        "Images to evaluate, in place of samples of the model: an .npz file or a folder.",
+        "Images to evaluate, in place of samples of the model: an .npz file or a folder. Of more than num_samples a"
+        " random choice is evaluated, always the same.",
         label="Existing images",
         path=True,
         empty=("", "sample them from the checkpoint"),

@@ -21,8 +21,7 @@ from ddpm.diffusion import losses
 from ddpm.errors import UserError
 from ddpm.formatting import plural
 from ddpm.models import unet
-from ddpm.runs import manifests, openai_log, progress_log, run_folder, run_names
-from ddpm.runs.exclusive import guard
+from ddpm.runs import manifests, openai_log, progress_log, run_folder, run_names, runs
 from ddpm.runs.jobs import Status
 from ddpm.runs.manifests import Checkpoint
 from ddpm.runs.openai_folder import Files, Folder
@@ -217,13 +216,9 @@ def _copy(folder: Folder, runs_dir: Path, name: str, config: Config, notes: list
         writer.sync()
         writer.close()
         _write_status(run, step, rows[-1] if rows else {}, notes, _log_of(folder))
-        with guard(runs_dir):
-            if target.exists():
-                raise UserError(f"There is already a run named {name}: choose another name.", code="already-exists")
-            files.rename(building, target)
+        return runs.publish(building, target)
     finally:
         shutil.rmtree(building, ignore_errors=True)
-    return Run(target)
 
 
 def _write_row(writer: progress_log.MetricWriter, row: Mapping[Any, float]) -> None:

@@ -12,11 +12,10 @@ from ddpm import formatting
 from ddpm.errors import UserError
 from ddpm.runs import about, in_use, manifests, progress_log, run_names
 from ddpm.runs.about import About
-from ddpm.runs.exclusive import guard
 from ddpm.runs.jobs import FINAL, Status
 from ddpm.runs.manifests import Checkpoint
 from ddpm.runs.results import KINDS
-from ddpm.runs.runs import Run
+from ddpm.runs.runs import Run, publish
 from ddpm.storage import files, folders
 from ddpm.storage.files import Written
 from ddpm.storage.untrusted import Folder
@@ -72,13 +71,9 @@ def copy_run(run: Run, name: str = "", step: int = 0, progress: Progress = lambd
             )
         files.write_json(building / "status.json", dataclasses.asdict(_status(run, checkpoint)))
         files.write_json(building / about.NAME, about.to_json(_about(run, checkpoint)))
-        with guard(runs_dir):
-            if target.exists():
-                raise UserError(f"{target} exists already: choose another name.", code="already-exists")
-            files.rename(building, target)
+        return publish(building, target)
     finally:
         shutil.rmtree(building, ignore_errors=True)
-    return Run(target)
 
 
 def size(run: Run, step: int = 0) -> int:

@@ -321,6 +321,15 @@ def create_run(runs_dir: Path, name: str, config: Config) -> Run:
     return Run(folder)
 
 
+def publish(building: Path, folder: Path) -> Run:
+    """Moves a run that was built beside its place there.  Raises UserError if the name was taken meanwhile."""
+    with guard(folder.parent):
+        if folder.exists():
+            raise UserError(f"{folder} exists already: choose another name.", code="already-exists")
+        files.rename(building, folder)
+    return Run(folder)
+
+
 def create_run_in(folder: Path, config: Config) -> Run:
     """Creates a run in the folder itself.  Raises UserError if it holds a training or cannot be written."""
     training = next((p.name for p in sorted(folder.glob("*")) if p.name in TAKEN or p.suffix == ".pt"), "")
