@@ -139,3 +139,16 @@ def test_parts_in_names_of_several_words(names: tuple[str, str]) -> None:
 def test_of_several_test_parts_the_one_of_the_same_name_is_taken() -> None:
     found = sorted_(*many(2, "train2017", "val2017", "test2014"))
     assert (found.test_name, found.unused) == ("val2017", ("test2014",))
+
+
+def test_a_folder_above_the_parts_is_called_like_a_class() -> None:
+    files = [
+        ("hotdog", part, name, f"{k}.png")
+        for part in ("train", "test")
+        for name in ("hotdog", "other")
+        for k in range(4)
+    ]
+    found = label(files)
+    assert (found.train_name, found.test_name) == ("train", "test")
+    assert {files[k][2]: name for k, name in found.test.items()} == {"hotdog": "hotdog", "other": "other"}
+    assert {files[k][2]: name for k, name in found.train.items()} == {"hotdog": "hotdog", "other": "other"}

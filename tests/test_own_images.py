@@ -59,6 +59,14 @@ def test_generated_images_have_no_proposal() -> None:
     assert own_images.propose(folder_of(9000, None)) is None
 
 
+def test_the_smallest_image_decides_the_size() -> None:
+    about = folder_of(1000, (100, 100))
+    for least, size in ((0, 64), (70, 64), (40, 32)):
+        found = own_images.propose(about, least)
+        assert found is not None
+        assert found.config.model.image_size == size
+
+
 def test_held_out_images_are_not_counted_as_seen() -> None:
     found = own_images.propose(folder_of(1000, (32, 32)))
     assert found is not None
@@ -66,6 +74,7 @@ def test_held_out_images_are_not_counted_as_seen() -> None:
         assert figure in found.sentence
     own = own_images.propose(folder_of(1000, (32, 32), test=250))
     assert own is not None
+    assert own.config.data.hold_out == 0, "what was held out besides would be used for nothing"
     for figure in ("250 held out", "96 times"):
         assert figure in own.sentence
 

@@ -78,6 +78,24 @@ def pixels_of(path: Path) -> np.ndarray:
 # --- LSUN
 
 
+def test_what_is_cancelled_ends_without_a_result(
+    database: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files.write_bytes(tmp_path / "images" / "0.png", b"")
+    monkeypatch.setattr("ddpm.runs.worker.Worker.poll_requests", lambda worker: {"stop"})
+    for command in (
+        ["lsun", str(database), str(tmp_path / "out"), "--image_size", "16"],
+        ["check", str(tmp_path / "images")],
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main.main(["data", *command, "--job", str(tmp_path / command[0])])
+        assert ended.value.code == 0
+        status = Job(tmp_path / command[0]).status()
+        assert status is not None
+        assert status.state == "stopped"
+    assert capsys.readouterr().out == ""
+
+
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("flag", ["--image-size", "--image_size"])
 def test_lsun_becomes_a_folder(database: Path, tmp_path: Path, packed: bool, flag: str) -> None:

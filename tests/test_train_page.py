@@ -263,6 +263,28 @@ def test_many_images_are_looked_at_in_the_background(tmp_path: Path, monkeypatch
     assert not button(at, "Start").disabled
 
 
+def test_a_check_that_was_cancelled_can_be_begun_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[str] = []
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for k in range(3):
+        Image.new("RGB", (40, 36), (k * 40, 0, 0)).save(folder / f"{k}.png")
+
+    def start(data_dir: str, state: str, command: str = "check") -> None:
+        started.append(command)
+        files.write_json(launch.check_job(state).folder / "status.json", Status("stopped", pid=1).__dict__)
+
+    monkeypatch.setattr(image_check, "FEW", 2)
+    monkeypatch.setattr(launch, "start_checking", start)
+    at = open_page(TRAIN)
+    at.button_group(key="train.source").set_value(data_form.PATH).run()
+    at.text_input(key="train.path").set_value(str(folder)).run()
+    at.run()
+    assert started == ["check"], "not by itself"
+    button(at, "Try again").click().run()
+    assert started == ["check", "check"]
+
+
 def test_a_run_starts_as_the_form_says(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[str] = []
     monkeypatch.setattr(launch, "start_training", lambda run: started.append(run.name))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ddpm.cli import shared
+from ddpm.cli import output, shared
 from ddpm.cli.output import Output
 from ddpm.config import validation
 from ddpm.config.tasks import LsunConfig
@@ -118,6 +118,7 @@ Bar = Callable[[int, int], None]
 @contextlib.contextmanager
 def _reporting(options: argparse.Namespace) -> Iterator[Callable[[str, Bar], Bar]]:
     """Shows progress in the status of --job too, which may ask to stop: makes a bar's function one that does so."""
+    ended = False
     with Worker(options.job) if options.job else contextlib.nullcontext() as worker:
         if worker:
             worker.beat(state="running")
@@ -133,8 +134,11 @@ def _reporting(options: argparse.Namespace) -> Iterator[Callable[[str, Bar], Bar
             return progress
 
         yield reported
+        ended = True
         if worker:
             worker.beat(state="finished", message="")
+    if not ended:  # the Worker took the Stopped that ended the block, and there is nothing to report
+        raise SystemExit(0)
 
 
 def _cifar10(options: argparse.Namespace) -> Output:
@@ -160,7 +164,7 @@ def _look(options: argparse.Namespace) -> Output:
         found = checked.check(absolute(options.path), reported("Looking at all images", progress))
     sizes = f", {min(found.sides)} to {max(found.sides)} pixels on the shorter side" if found.sides else ""
     lines = [f"{plural(found.total, 'image')}{sizes}, {found.broken:,} that cannot be read", *found.reasons]
-    proposal = own_images.propose(datasets.describe(absolute(options.path)))
+    proposal = own_images.propose(datasets.describe(absolute(options.path)), min(found.sides, default=0))
     if proposal:
         lines.append(f"{proposal.sentence} Flag: --preset {proposal.preset}")
     return Output(found._asdict() | {"preset": proposal.preset if proposal else ""}, "\n".join(lines))
@@ -198,6 +202,8 @@ def _imagenet64(options: argparse.Namespace) -> Output:
     _check(options.archive, options.md5)
     with _reporting(options) as reported, shared.progress_bar("writing", unit="image") as progress:
         batches = imagenet64.find_batches(options.archive, options.part)
+        if missing := imagenet64.missing(batches):
+            output.say(f"Warning: {missing}", aside=True)
         if options.npz:
             imagenet64.write_npz(batches, options.npz, reported(WRITING, progress))
         else:

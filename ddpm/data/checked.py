@@ -10,12 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+import PIL
+
 from ddpm.data.source import Item, Source
 from ddpm.data.sources import open_source
 from ddpm.errors import UserError
-from ddpm.storage import files, image_files, paths
+from ddpm.storage import files, image_files, image_limits, paths
 
-FORMAT = 1
+FORMAT = 2
 BLOCK = 256  # images between two calls of `progress`
 LEAST = 64  # pixels of the shorter side to decode a JPEG at, which finds every fault of the file in less time
 MOST_BROKEN = 1000  # broken images that are kept by name
@@ -40,8 +42,13 @@ class Checked(NamedTuple):
 
 
 def state_of(source: Source, data_dir: str) -> str:
-    """Names the state of the files of a source: another name when one was added, removed or written."""
-    stamps = hashlib.sha256(json.dumps([FORMAT, source.stamps()]).encode(errors="surrogatepass"))
+    """Names the state of the files of a source, its test split included: another name when one was added, removed or
+    written, or when other images can be read, by another limit or version.
+    """
+    test = source.test_part()
+    readable = [image_limits.most_pixels(), PIL.__version__]
+    about = [FORMAT, readable, source.stamps(), test.stamps() if test else None]
+    stamps = hashlib.sha256(json.dumps(about).encode(errors="surrogatepass"))
     stamps.update(os.path.realpath(paths.full(data_dir)).encode(errors="surrogatepass"))
     return stamps.hexdigest()[:32]
 
@@ -69,7 +76,9 @@ def check(data_dir: str, progress: Progress | None = None) -> Checked:
     state = state_of(source, data_dir)
     if found := known(state):
         return found
-    waiting, done, sides = source.items(LEAST, 3), 0, Counter[int]()
+    parts = [source, *([test] if (test := source.test_part()) else [])]  # a training opens both
+    total = sum(part.count for part in parts)
+    waiting, done, sides = itertools.chain(*(part.items(LEAST, 3) for part in parts)), 0, Counter[int]()
     broken: list[tuple[str, str]] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         while items := list(itertools.islice(waiting, BLOCK)):
@@ -80,9 +89,9 @@ def check(data_dir: str, progress: Progress | None = None) -> Checked:
                     sides[side] += 1
             done += len(items)
             if progress:
-                progress(done, source.count)
+                progress(done, total)
     kept = broken[:MOST_BROKEN]
-    found = Checked(source.count, len(broken), tuple(w for _, w in kept), tuple(n for n, _ in kept), dict(sides))
+    found = Checked(total, len(broken), tuple(w for _, w in kept), tuple(n for n, _ in kept), dict(sides))
     files.keep_newest(_path(state).parent, KEPT - 1)
     files.write_json(_path(state), found._asdict())
     return found

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+import PIL
 from PIL import Image
 
 from ddpm import formatting
@@ -24,7 +25,7 @@ from ddpm.config.training import DataConfig
 from ddpm.data.source import IDENTITY_BYTES, Item, Source
 from ddpm.data_sets import DATA_SETS
 from ddpm.errors import UserError
-from ddpm.storage import arrays, files, images, locks, paths
+from ddpm.storage import arrays, files, image_limits, images, locks, paths
 
 log = logging.getLogger("ddpm")
 
@@ -99,7 +100,10 @@ def locked(path: Path, fill: Callable[[], T]) -> T:
 
 def cache_path(source: Source, data: DataConfig, model: ModelConfig, part: str = "", kind: str = "") -> Path:
     """SOURCE-SIZExCHANNELSKIND-STAMP.raw: STAMP changes with the content of the source, which invalidates old files."""
-    chosen = [name for name in (part, source.subset, "skip_broken" if data.skip_broken else "") if name]
+    skips = (
+        f"skip_broken {image_limits.most_pixels()} {PIL.__version__}" if data.skip_broken else ""
+    )  # which may change
+    chosen = [name for name in (part, source.subset, skips) if name]
     size = f"{model.image_size}x{model.image_channels}{kind}"
     return _named(source, [_where(data), str(data.enlarge), *chosen], size, ".raw")
 

@@ -154,7 +154,11 @@ def _notices(listing: Listing, sorted_: Labelling) -> Iterator[str]:
 @contextlib.contextmanager
 def _open_file(path: Path, size: int) -> Iterator[Read]:
     with image_files.opened(path) as file:
-        identity = hashlib.file_digest(file, "sha256").digest()
+        try:
+            identity = hashlib.file_digest(file, "sha256").digest()
+        except OSError as error:  # of the disk, which names no file
+            error.filename = str(path)
+            raise as_user_error(error) from error
         file.seek(0)
         with image_files.read(file, path, size) as image:
             yield Read(image, identity)
@@ -165,4 +169,5 @@ def _identify_file(path: Path) -> bytes:
         with image_files.opened(path) as file:
             return hashlib.file_digest(file, "sha256").digest()
     except OSError as error:
+        error.filename = error.filename or str(path)
         raise as_user_error(error) from error

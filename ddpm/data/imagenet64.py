@@ -28,6 +28,7 @@ BYTES = 3 * SIZE * SIZE  # of an image
 CLASSES = 1000
 MOST = 2**20  # images in a batch; the official ones have at most 128,117
 BLOCK = 1024  # images read at once: 12 MB
+TRAIN_BATCHES = 10
 NAMES = {"train": re.compile(r"train_data_batch_(\d{1,2})\.npz"), "val": re.compile(r"val_data(\b)\.npz")}
 WANTED = "the official Imagenet64_train_part1_npz.zip, Imagenet64_train_part2_npz.zip or Imagenet64_val_npz.zip"
 
@@ -70,6 +71,18 @@ def find_batches(paths: Sequence[Path], split: str) -> list[Batch]:
             f"There is none of {named} in {', '.join(map(str, paths))}: use {WANTED}.", code="wrong-archive"
         )
     return [found[number] for number in sorted(found)]
+
+
+def missing(batches: Sequence[Batch]) -> str:
+    """Says in a sentence which batches of the training images are not there; empty where none is missing."""
+    there = {batch.number for batch in batches}
+    lost = [] if "val" in there else [f"{k:02d}" for k in range(1, TRAIN_BATCHES + 1) if f"{k:02d}" not in there]
+    if not lost:
+        return ""
+    return (
+        f"Only {len(batches)} of the {TRAIN_BATCHES} batches of training images are there (missing: {', '.join(lost)}):"
+        " name both zip files, or a folder with both, for all of ImageNet-64."
+    )
 
 
 def write_folder(batches: Sequence[Batch], folder: Path, progress: Progress | None = None) -> None:
@@ -120,7 +133,8 @@ def _files(archive: Path) -> Iterator[tuple[Path, str]]:
     A folder with none of the .npz files is looked through for the official zip files of them.
     """
     if archive.is_dir():
-        found = [(path, "") for path in sorted(archive.rglob("*.npz"))]
+        known = NAMES.values()
+        found = [(path, "") for path in sorted(archive.rglob("*.npz")) if any(n.fullmatch(path.name) for n in known)]
         yield from found or itertools.chain.from_iterable(map(_files, sorted(archive.glob("Imagenet64_*_npz.zip"))))
     elif archive.suffix == ".npz":
         yield archive, ""

@@ -50,7 +50,7 @@ def label(files: Sequence[Names]) -> Labelling:
     for level in (depth, depth + 1):
         splits = _splits(files, inside, level, level == depth)
         if splits and splits.are_clear:
-            return _label_splits(files, every, level, splits)
+            return _label_splits(files, every, depth, level, splits)
         if splits:
             return Labelling(NO_CLASSES, {}, {}, unclear=(*splits.trains, *splits.tests))
     rule, classes = _classes(files, inside, depth)
@@ -121,18 +121,17 @@ def _splits(files: Sequence[Names], indices: list[int], depth: int, outermost: b
     return splits._replace(are_clear=len(splits.trains) == 1 and _few(len(indices) - held, len(indices)))
 
 
-def _label_splits(files: Sequence[Names], every: list[int], level: int, splits: _Splits) -> Labelling:
-    """Labels files with a training and a test folder at this level."""
+def _label_splits(files: Sequence[Names], every: list[int], depth: int, level: int, splits: _Splits) -> Labelling:
+    """Labels files with a training and a test folder at this level.  depth: folders above, which hold all files."""
 
     def of(split: str) -> tuple[list[int], list[Names]]:
         """Indices of the files of a split, and their paths without its folder."""
         indices = [index for index in every if len(files[index]) > level + 1 and files[index][level] == split]
-        return indices, [files[index][:level] + files[index][level + 1 :] for index in indices]
+        return indices, [files[index][depth:level] + files[index][level + 1 :] for index in indices]
 
     (train_name,) = splits.trains
     indices, names = of(train_name)
-    within, depth = _descend(names, list(range(len(names))), 0)
-    rule, found = _classes(names, within, depth)
+    rule, found = _classes(names, *_descend(names, list(range(len(names))), 0))
     train = {indices[k]: name for k, name in found.items()} if found else dict.fromkeys(indices, "")
     unlabelled = tuple(index for index in indices if index not in train)
     known = set(train.values())

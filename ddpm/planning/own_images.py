@@ -25,18 +25,19 @@ class Proposal(NamedTuple):
         return codec.resolved(self.config) == codec.replace(codec.resolved(config), {"data_dir": "", "class_names": ()})
 
 
-def propose(about: Description) -> Proposal | None:
+def propose(about: Description, least: int = 0) -> Proposal | None:
     """Proposes the preset nearest to the number of images, at the largest of its sizes that they have.
 
-    Classes are used where there are several, of PER_CLASS images on average.  None where the images have no size of
-    their own.
+    least: shorter side in pixels of the smallest image, where all were looked at; 0: that of the first.  Classes are
+    used where there are several, of PER_CLASS images on average.  None where the images have no size of their own.
     """
     if about.size is None:
         return None
     row = min(OWN_IMAGES, key=lambda row: abs(math.log(row.number / about.count)))
-    size = max((size for size in OWN_SIZES if size <= min(about.size)), default=min(OWN_SIZES))
+    size = max((size for size in OWN_SIZES if size <= (least or min(about.size))), default=min(OWN_SIZES))
     name, extra = own_name(row.number, size), _of_classes(about)
-    config = codec.replace(PRESETS[name].config, extra)
+    own_test = {"hold_out": 0.0} if about.test_count else {}  # what was held out as well would be used for nothing
+    config = codec.replace(PRESETS[name].config, {**extra, **own_test})
     train = config.train
     held_out = about.test_count or held_out_count(about.count, config.data.hold_out)
     trained = about.count if about.test_count else about.count - held_out

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from ddpm.config.tasks import SampleConfig
+from ddpm.config.tasks import OWN_DATA, SampleConfig
 from ddpm.config.training import Config
 from ddpm.data.sources import Npz, Source
 from ddpm.errors import UserError
@@ -55,17 +55,19 @@ def read(
             pixels[k] = decode(opened.image, item.name)
         if progress:
             progress(k + 1, count)
-    return SourceImages(pixels, model_labels(config, source, path)[:count] if labelled else None)
+    is_own = sample.base_samples == OWN_DATA
+    return SourceImages(pixels, model_labels(config, source, path, is_own)[:count] if labelled else None)
 
 
-def model_labels(config: Config, source: Source, path: str) -> np.ndarray:
+def model_labels(config: Config, source: Source, path: str, is_own: bool = False) -> np.ndarray:
     """Translates the labels of a source to those of the model, int64 [n]: by class name, or by the number in an .npz.
 
-    Raises UserError for a class or a number that the model does not have.
+    is_own: it is the data that the model was trained on, whose numbers are names of classes.  Raises UserError for a
+    class or a number that the model does not have.
     """
     assert source.labels is not None
     count = config.model.num_classes
-    if isinstance(source, Npz) and source.numbered:
+    if isinstance(source, Npz) and source.numbered and not is_own:
         own = np.array([int(name) for name in source.class_names])
         wrong = own[(own < 0) | (own >= count)]
         if len(wrong):

@@ -161,12 +161,12 @@ def show(form: str, config: Config, found: Contents, notes: Notes, archive: str 
     else:
         setting_fields.show_problems(form, notes.problems.get("data_dir", ()))
     if found.code == "unindexed-data":
-        image_check.show(found.state)
+        image_check.show(config.data.data_dir, found.state, "index")
     if about is None:
         return
     st.caption(escape(_summary(about, config.model.image_size, source != PATH)))
     if found.state:
-        image_check.show(found.state)
+        image_check.show(config.data.data_dir, found.state)
     if about.left_out:
         st.caption(f":material/filter_alt_off: Left out: {escape(', '.join(about.left_out))}")
     for notice in about.notices:

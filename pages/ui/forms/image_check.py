@@ -36,9 +36,15 @@ def begin(data_dir: str, state: str, count: int) -> Checked | None:
         if count <= FEW:
             with st.spinner("Looking at all images …"):
                 return checked.check(data_dir)
-        if launch.check_job(state).status() is None:
+        if _may_begin(state):
             launch.start_checking(data_dir, state)
     return None
+
+
+def _may_begin(state: str) -> bool:
+    """Whether it was not begun, or its process is gone without a word; one that was cancelled waits to be asked for."""
+    job = launch.check_job(state)
+    return job.status() is None or job.state() == "lost"
 
 
 def quick() -> Progress:
@@ -58,7 +64,7 @@ def quick() -> Progress:
 def begin_index(data_dir: str, state: str) -> None:
     """Begins to make the index of tar shards, where that was not done."""
     with layout.errors():
-        if launch.check_job(state).status() is None:
+        if _may_begin(state):
             launch.start_checking(data_dir, state, "index")
 
 
@@ -71,13 +77,20 @@ def waiting(state: str, seen: Checked | None) -> list[Problem]:
     return [Problem("data_dir", sentence, code="unchecked-images", keep="Start without waiting")]
 
 
-def show(state: str) -> None:
-    """Shows how far that is, or that all images are readable."""
+def show(data_dir: str, state: str, command: str = "check") -> None:
+    """Shows how far that is, or that all images are readable; one that ended early can be begun again.
+
+    command: index where the index of tar shards is made.
+    """
     job = launch.check_job(state)
     seen = checked.known(state)
     if seen is None and job.status():
         active = job.state() in ACTIVE
         layout.fragment(run_every=1.0 if active else None)(_follow)(state, job, active)
+        if not active and st.button("Try again", key="check_again", icon=":material/refresh:", type="tertiary"):
+            with layout.errors():
+                launch.start_checking(data_dir, state, command)
+                st.rerun()
     elif seen and not seen.broken:
         least, most = min(seen.sides), max(seen.sides)
         sides = f"{least:,}" if least == most else f"{least:,} to {most:,}"

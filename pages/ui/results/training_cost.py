@@ -7,7 +7,7 @@ import streamlit as st
 from ddpm import formatting
 from ddpm.config.training import Config
 from ddpm.planning import durations
-from ddpm.planning.training_cost import TrainingCost, estimate_training_cost
+from ddpm.planning.training_cost import TrainingCost, estimate_training_cost, steps_before
 from ddpm.runs import launch
 from ddpm.runs.jobs import ACTIVE, FINAL, Job
 from pages.ui.components.markdown import escape
@@ -75,7 +75,7 @@ def _guess(config: Config) -> str:
     step = durations.guess_step(config)
     said = f"A first guess is {formatting.duration(step)} a step"
     if not config.train.train_for:  # which is the time
-        said += f", {formatting.duration(step * config.train.total_steps)} in all"
+        said += f", {formatting.duration(step * (config.train.total_steps - steps_before(config.train)))} in all"
     return f"{said}."
 
 
