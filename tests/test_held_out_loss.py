@@ -249,11 +249,11 @@ def test_what_was_measured_last_is_known_after_resuming(runs_dir: Path, settled:
 def test_left_to_itself_it_takes_three_percent_at_most(total: int, batch: int, averages: str) -> None:
     train = TrainConfig(total_steps=total, batch_size=batch, ema_rate=averages, log_interval=10)
     every = arithmetic.interval(train, 256)
-    count = arithmetic.measurements(train, every)
+    count = arithmetic.occasions(train, every)
     assert count * arithmetic.cost_in_steps(train, 256) <= 0.03 * total
     if every:
         assert every % 10 == 0
-        oftener = arithmetic.measurements(train, every - 10) or total
+        oftener = arithmetic.occasions(train, every - 10) or total
         assert oftener * arithmetic.cost_in_steps(train, 256) > 0.03 * total
     else:
         assert arithmetic.cost_in_steps(train, 256) > 0.03 * total

@@ -737,6 +737,16 @@ def test_the_state_of_another_optimiser_is_refused(
         begin(folder / "model000200.pt", runs_dir)
 
 
+def test_beginning_with_settings_of_its_own(folder: Path, runs_dir: Path) -> None:
+    """Its weight decay, whatever the optimiser's file has; its warm-up, where the optimiser begins anew."""
+    loop, _ = begin(folder / "model000200.pt", runs_dir / "a", weight_decay=0.05, lr_warmup_steps=100)
+    assert [group["weight_decay"] for group in loop.trainer.optimizer.state_dict()["param_groups"]] == [0.05]
+    assert next(loop.trainer.steps()).lr == loop.trainer.config.train.lr, "it went on warming up, and had done so"
+    average = next(folder.glob("ema_*_000200.pt"))
+    loop, _ = begin(average, runs_dir / "b", lr_warmup_steps=100)
+    assert next(loop.trainer.steps()).lr == pytest.approx(loop.trainer.config.train.lr / 100)
+
+
 def test_a_log_that_is_no_file_is_left_out(folder: Path, runs_dir: Path, tmp_path: Path) -> None:
     (folder / "log.txt").unlink(missing_ok=True)
     (tmp_path / "private").write_text("secret")

@@ -69,7 +69,7 @@ def test_a_variance_said_outright_is_taken_as_it_is_said(full: Schedule, batch: 
 
     kept = schedules.respaced(full, [0, T // 2, T - 1])  # what is said of one step of many says little of a long one
     for k, t in enumerate(kept.timesteps):
-        one = denoiser.Prediction(*(None if part is None else part[t : t + 1] for part in predicted[:2]), True)  # type: ignore[misc]
+        one = denoiser.Prediction(*(None if part is None else part[t : t + 1] for part in predicted))  # type: ignore[misc]
         found = learned_range(kept, torch.tensor([k]), one)
         low, high = kept.posterior_log_variance_clipped[k], np.log(kept.betas[k])
         assert min(low, high) - 1e-5 <= float(found.min()) <= float(found.max()) <= max(low, high) + 1e-5

@@ -65,16 +65,19 @@ def test_a_training_takes_the_memory_that_is_expected(settings: dict[str, Any]) 
 
 
 @pytest.mark.parametrize("size", [8, 16])
-def test_kernels_work_in_the_room_that_is_expected(size: int) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_kernels_work_in_the_room_that_is_expected(size: int, precision: str) -> None:
     if build.found().library is None:
         pytest.skip(build.found().why)
-    config = codec.replace(BASE, dict(image_size=size, channel_mult="1,2", attention_resolutions="", batch_size=1))
+    config = codec.replace(
+        BASE, dict(image_size=size, channel_mult="1,2", attention_resolutions="", batch_size=1, precision=precision)
+    )
     trainer = Trainer(config, step_cost.noise(config))
     trainer.update(random_batch(config))
     ops = trainer.model.ops
     assert isinstance(ops, NativeOps)
     assert ops.room(0).numel() == pytest.approx(
-        memory._gradient_workspace(config.model, torch.get_num_threads()), rel=0.02
+        memory._gradient_workspace(config.model, torch.get_num_threads(), memory.training_mode(config.train)), rel=0.02
     )
 
 

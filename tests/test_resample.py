@@ -109,3 +109,13 @@ def test_a_trainer_trains_from_unweighted_losses_and_resumes_exactly(tiny: Confi
     torch.testing.assert_close(
         report.losses["loss"], plain.losses["loss"] * batch.weight.double(), rtol=1e-4, atol=1e-6
     )
+
+
+@pytest.mark.parametrize("state", [{}, warm(7).state()], ids=["of a uniform sampler", "of another process"])
+def test_a_history_that_is_not_of_this_process_is_left_alone(state: dict) -> None:
+    sampler = LossSecondMoment(5)
+    sampler.load(state)
+    assert sampler.state()["counts"].tolist() == [0] * 5
+    same = warm()
+    sampler.load(same.state())
+    assert sampler.state()["counts"].tolist() == same.state()["counts"].tolist()

@@ -187,3 +187,21 @@ def test_the_shell_warns_of_the_same(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_and_refuses_the_same(tmp_path: Path) -> None:
     with raises_error("not-found"):
         start.warnings(codec.replace(SHAPES, dict(resume_checkpoint=str(tmp_path / "model.pt"))), tmp_path)
+
+
+def test_images_to_test_on_are_looked_at_too(tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training opens them at its start.  And what can be read changes with the limit."""
+    for part in ("train", "test"):
+        for k, name in enumerate("ab"):
+            (tmp_path / "data" / part / name).mkdir(parents=True)
+            for number in range(3):
+                picture = Image.new("RGB", (12, 12), (k * 80, number * 40, 9))
+                picture.save(tmp_path / "data" / part / name / f"{number}.png")
+    broken = tmp_path / "data" / "test" / "a" / "1.png"
+    broken.write_bytes(broken.read_bytes()[:50])
+    found = checked.check(str(tmp_path / "data"))
+    assert (found.total, found.broken, "1.png" in found.names[0]) == (12, 1, True)
+    monkeypatch.setenv("DDPM_MAX_PIXELS", "100")
+    assert checked.check(str(tmp_path / "data")).broken == 12
+    monkeypatch.delenv("DDPM_MAX_PIXELS")
+    assert checked.check(str(tmp_path / "data")).broken == 1

@@ -332,8 +332,8 @@ class DiffusionConfig:
     )
     rescale_learned_sigmas: bool = setting(
         True,
-        "With a learned variance, scale the variational bound by T/1000 (L_hybrid), so that the squared error"
-        " dominates.",
+        "With a learned variance, add a thousandth of the variational bound to the squared error (L_hybrid), whatever"
+        " the number of timesteps T. Off: the mean of its terms, 1/T of it.",
         label="Rescale L_vlb",
         group="Objective",
     )

@@ -28,5 +28,5 @@ def training_objective(config: Config) -> Objective:
     if not model.learn_sigma:
         return Objective("L_simple", f"The {error}.")
     if diffusion.rescale_learned_sigmas:
-        return Objective("L_hybrid", f"The {error}, plus the rescaled variational bound for the variance.")
-    return Objective("L_simple + L_vlb", f"The {error}, plus the full variational bound for the variance.")
+        return Objective("L_hybrid", f"The {error}, plus a thousandth of the variational bound for the variance.")
+    return Objective("L_simple + L_vlb", f"The {error}, plus the mean term of the variational bound for the variance.")

@@ -54,7 +54,7 @@ PRESETS = {
             data_dir="cifar10", image_size=32, num_channels=64, num_res_blocks=2, class_cond=True, cond_drop_prob=0.1,
             diffusion_steps=1000, noise_schedule="linear", prediction="v", loss_weighting="alpha", lr=6e-4,
             lr_warmup_steps=100, lr_schedule="warmup-stable-decay", lr_cooldown=0.3, batch_size=8, total_steps=30_000,
-            save_interval=5000, sample_interval=1000, ema_rate="0.999",
+            save_interval=5000, sample_interval=1000, ema_rate="0.99,0.999",
         ),
     ),
     "cifar10-paper": Preset(

@@ -32,7 +32,7 @@ class Prediction(NamedTuple):
 
     x_start: Tensor  # float32 [N, C, H, W], the clean image
     v: Tensor | None = None  # float32 [N, C, H, W], learned variance: -1 is the posterior's, 1 is beta
-    of_full: bool = False  # v is from a log variance of the full process, and in [-1, 1] only about
+    log_variance: Tensor | None = None  # float32 [N, C, H, W], of a step of the full process, where it is stated itself
 
 
 Denoiser = Callable[[Tensor, Tensor], Prediction]  # (x_t [N, C, H, W], t [N] of the full process, or between)
@@ -74,10 +74,12 @@ def interpret_output(
         x_start = at(1 / full.posterior_mean_coef1, t, x) * mean - rest * x
     else:
         x_start = x_start_from_eps(full, x, t, mean)
+    stated = None
     if v is not None and not config.learned_range:
+        stated = v
         low, high = full.posterior_log_variance_clipped, np.log(full.betas)
         v = 2 * (v - at(low, t, v)) / at(high - low, t, v) - 1
-    return Prediction(clip_x_start(x_start, dynamic) if clip else x_start, v, not config.learned_range)
+    return Prediction(clip_x_start(x_start, dynamic) if clip else x_start, v, stated)
 
 
 def guided_output(network: Network, x: Tensor, time: Tensor, condition: Condition, guidance: Guidance) -> Tensor:

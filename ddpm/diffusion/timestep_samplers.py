@@ -98,6 +98,8 @@ class LossSecondMoment:
         return {"losses": torch.from_numpy(self._losses.copy()), "counts": torch.from_numpy(self._counts.copy())}
 
     def load(self, state: Mapping[str, Any]) -> None:
+        if "losses" not in state or state["losses"].shape != self._losses.shape:
+            return  # of another sampler, or of another number of timesteps: it begins to measure
         self._losses, self._counts = state["losses"].numpy().copy(), state["counts"].numpy().copy()
 
 

@@ -30,12 +30,15 @@ def fixed_small(schedule: Schedule, t: Tensor, predicted: Prediction) -> Tensor:
 def learned_range(schedule: Schedule, t: Tensor, predicted: Prediction) -> Tensor:
     """v log beta_t + (1 - v) log of the posterior variance (Nichol & Dhariwal 2021, Eq. 15), float32 [N, C, H, W].
 
-    t: int64 index [N].  The network's v, in [-1, 1], is scaled to [0, 1]; it must be given.  Where it comes from a log
-    variance of the full process it is clipped for a shortened one, whose range may be thousands of times as wide.
+    t: int64 index [N].  The network's v, in [-1, 1], is scaled to [0, 1]; it must be given.  A network that states the
+    log variance itself is taken at its word in the full process; for a shortened one, whose range may be thousands of
+    times as wide, its v is clipped.
     """
     assert predicted.v is not None, "the network has no learned variance"
-    shortened = len(schedule) < schedule.T
-    share = ((predicted.v.clamp(-1, 1) if predicted.of_full and shortened else predicted.v) + 1) / 2
+    stated = predicted.log_variance
+    if stated is not None and len(schedule) == schedule.T:
+        return stated
+    share = ((predicted.v if stated is None else predicted.v.clamp(-1, 1)) + 1) / 2
     low = at(schedule.posterior_log_variance_clipped, t, predicted.v)
     return share * at(np.log(schedule.betas), t, predicted.v) + (1 - share) * low
 

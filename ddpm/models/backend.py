@@ -81,6 +81,8 @@ def resolve_backend(kernels: str, name: str, device: torch.device) -> ComputeMod
     """Resolves the settings `kernels` and precision (`name`) on this device; compiles the kernels if needed."""
     name = precision.resolve_precision(name, device)
     notices = list(precision.notices(name, device))
+    if device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False  # or convolutions in fp32 have 10 bits, on a GPU that can
     if device.type != "cpu" or kernels in ("torch", "compile"):
         return ComputeMode(device, name, "compile" if kernels == "compile" else "torch", None, tuple(notices))
     if name == "fp16":

@@ -54,6 +54,10 @@ def interval(train: TrainConfig, count: int, processes: int = 1, exact: float = 
     return -(-total // (affordable * train.log_interval)) * train.log_interval if affordable else 0
 
 
-def measurements(train: TrainConfig, every: int) -> int:
-    """How often it is measured in a whole training: every so many steps, and at the last one."""
-    return -(-train.total_steps // every) if every else 0
+def occasions(train: TrainConfig, every: int, before: int = 0) -> int:
+    """How often something is done that is due every so many steps, 0 for never, and at the last one.
+
+    before: steps that were done when the training began.
+    """
+    total = train.total_steps
+    return -(-total // every) - before // every if every and total > before else 0

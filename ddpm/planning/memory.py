@@ -73,15 +73,20 @@ def training_bytes(model: ModelConfig, train: TrainConfig) -> float:
 
     The data set is not counted.
     """
-    precision = "bf16" if train.use_fp16 and train.precision == "auto" else train.precision
-    how = expected_mode(train.kernels, precision)
+    how = training_mode(train)
     copies = 4.0 + len(train.ema_rates)
     if how == TORCH._replace(bytes=2):
         copies += 0.5  # autocast keeps the weights in 16 bits as well
     threads = train.threads or hardware.requested_by_environment() or hardware.physical()
-    room = _gradient_workspace(model, threads) if how.native else 0
+    room = _gradient_workspace(model, threads, how) if how.native else 0
     maps = activation_bytes(model, how) * train.micro
     return RUNTIME[how.native] + 4 * (copies * architecture.parameters(model) + room) + maps
+
+
+def training_mode(train: TrainConfig) -> ExpectedMode:
+    """Predicts how a training is computed on this machine's CPU."""
+    precision = "bf16" if train.use_fp16 and train.precision == "auto" else train.precision
+    return expected_mode(train.kernels, precision)
 
 
 def activation_bytes(model: ModelConfig, how: ExpectedMode) -> float:
@@ -127,12 +132,12 @@ def _kept(layer: Layer, model: ModelConfig, how: ExpectedMode) -> int:
             return 8 * channels * area + heads * area**2
 
 
-def _gradient_workspace(model: ModelConfig, threads: int) -> int:
+def _gradient_workspace(model: ModelConfig, threads: int, how: ExpectedMode) -> int:
     """Counts the numbers in which all threads accumulate a convolution's weight gradient, in Winograd's domain."""
-    most = 0
+    most, large = 0, 8 if how.bytes == 2 else 16  # pixels across
     for layer in architecture.plan(model).layers:
         if not isinstance(layer, Attention):
-            points = 36 if layer.size >= 16 else 16  # of a tile: (4 + 2)^2, where maps are large, or (2 + 2)^2
+            points = 36 if layer.size >= large else 16  # of a tile: (4 + 2)^2, where maps are large, or (2 + 2)^2
             most = max(most, points * max(layer.channels_in, layer.channels, BLOCK) * layer.channels)
     return threads * most
 
@@ -157,6 +162,12 @@ def batch_size(config: Config, sample: SampleConfig) -> int:
             memory(free),
         )
     return min(asked, fit)
+
+
+def images_at_once(model: ModelConfig, most: int) -> int:
+    """How many images, 1 to `most`, are evaluated at once in fp32: with at most half of the free memory."""
+    free = psutil.virtual_memory().available * SHARE / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, min(most, int(free // forward_bytes(model, expected_mode("auto", "fp32")))))
 
 
 def sampling_bytes(config: Config, sample: SampleConfig) -> float:

@@ -143,7 +143,7 @@ def checkpoint_bytes(config: Config) -> int:
 def checkpoints(config: Config) -> int:
     """The most checkpoints that the run has at a time."""
     train = config.train
-    count = -(-train.total_steps // train.save_interval)
+    count = -(-train.total_steps // train.save_interval) - training_cost.steps_before(train) // train.save_interval
     return min(count, train.keep_checkpoints + 1) if train.keep_checkpoints else count
 
 

@@ -9,7 +9,7 @@ import psutil
 
 from ddpm import formatting
 from ddpm.config import codec, learning_rate
-from ddpm.config.training import Config
+from ddpm.config.training import Config, TrainConfig
 from ddpm.planning import architecture, durations, held_out, memory
 from ddpm.runs import launch, openai_folder
 
@@ -54,8 +54,12 @@ def with_steps(config: Config) -> Config:
     each = found.get("seconds_per_step") or durations.guess_step(config)
     each += (found.get("seconds_per_preview") or 0.0) / train.sample_interval if train.sample_interval else 0.0
     steps = formatting.seconds_of(train.train_for) / max(each, 1e-6)
-    done = openai_folder.step_of(Path(train.resume_checkpoint)) if train.resume_checkpoint else 0
-    return codec.replace(config, {"total_steps": int(min(done + max(1, steps), MOST_STEPS))})
+    return codec.replace(config, {"total_steps": int(min(steps_before(train) + max(1, steps), MOST_STEPS))})
+
+
+def steps_before(train: TrainConfig) -> int:
+    """Steps that were done when the file that a training begins from was saved, as its name says."""
+    return openai_folder.step_of(Path(train.resume_checkpoint)) if train.resume_checkpoint else 0
 
 
 def too_short(config: Config) -> str:
@@ -81,13 +85,16 @@ def estimate_training_cost(config: Config, num_images: int | None = None, held_o
     train = config.train
     measured = _measured(config)
     seconds_per_step = measured.get("seconds_per_step")
-    previews = train.total_steps // train.sample_interval if train.sample_interval else 0
+    before = min(steps_before(train), train.total_steps)
+    left = train.total_steps - before
+    previews = held_out.occasions(train, train.sample_interval, before)
     count = min(held_out_images, train.eval_images)
-    measurements = held_out.measurements(train, held_out.interval(train, count))
+    exact = held_out.EXACT if memory.training_mode(train).bytes == 2 else 1.0
+    measurements = held_out.occasions(train, held_out.interval(train, count, exact=exact), before)
     peak = measured.get("peak_bytes") if seconds_per_step else None
     total = None
     if seconds_per_step:
-        steps = train.total_steps + measurements * held_out.cost_in_steps(train, count)
+        steps = left + measurements * held_out.cost_in_steps(train, count, exact=exact)
         total = seconds_per_step * steps + (measured.get("seconds_per_preview") or 0.0) * previews
     if train.train_for:
         total = formatting.seconds_of(train.train_for)
@@ -98,7 +105,7 @@ def estimate_training_cost(config: Config, num_images: int | None = None, held_o
         available_bytes=psutil.virtual_memory().available,
         previews=previews,
         measurements=measurements,
-        epochs=train.total_steps * train.batch_size / num_images if num_images else None,
+        epochs=left * train.batch_size / num_images if num_images else None,
         seconds_per_step=seconds_per_step,
         total_seconds=total,
     )

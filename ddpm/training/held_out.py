@@ -22,7 +22,7 @@ from ddpm.data.stream import Order, Stream
 from ddpm.diffusion.denoiser import Network
 from ddpm.diffusion.losses import Batch, eps_errors
 from ddpm.errors import UserError
-from ddpm.planning import held_out
+from ddpm.planning import held_out, memory
 from ddpm.runs import progress_log
 from ddpm.storage import images
 from ddpm.training.trainer import Trainer
@@ -128,6 +128,9 @@ class HeldOutLoss:
         each = -(-count // size)  # images of one process; some are measured twice, so that all do as many
         own = (torch.arange(each) * size + distributed.rank()) % count
         at_once = min(max(self.trainer.config.train.micro, LEAST), MOST)
+        if self.trainer.device.type == "cpu":
+            at_once = memory.images_at_once(self.trainer.config.model, at_once)
+        at_once = distributed.broadcast_object(at_once)  # each part is a question to the main process
         parts = []
         for numbers in own.split(at_once):
             if distributed.broadcast_object(cancelled is not None and cancelled()):

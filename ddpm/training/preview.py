@@ -26,13 +26,16 @@ WORSE = 1.05  # loss of an average over that of the raw weights, above which a p
 
 
 def request(config: Config) -> SampleConfig:
-    """What a preview samples, with guidance where the model supports it."""
-    train = config.train
+    """What a preview samples, with guidance where the model supports it.
+
+    A network that learns some timesteps alone, by timestep_respacing, is asked about no others.
+    """
+    train, few = config.train, str(min(config.train.preview_steps, config.diffusion.diffusion_steps))
     return SampleConfig(
         num_samples=train.preview_samples,
         batch_size=max(train.micro, 16),
         use_ddim=True,
-        timestep_respacing=str(min(train.preview_steps, config.diffusion.diffusion_steps)),
+        timestep_respacing="" if config.diffusion.timestep_respacing else few,
         guidance_scale=guidance.usual_scale(config.model),
         seed=train.seed,
         kernels="torch" if train.kernels == "compile" else train.kernels,  # which would take a minute to start again

@@ -251,7 +251,8 @@ class Trainer:
         for rate in self.ema.rates:
             self.ema.load(rate, dict(weights.get(f"ema_{rate}", weights["model"])))
         if optimizer is not None:
-            groups = [{**group, "fused": True} for group in optimizer["param_groups"]]  # another program's may not be
+            own = {"fused": True, "weight_decay": self.config.train.weight_decay}  # whatever the file's were
+            groups = [{**group, **own} for group in optimizer["param_groups"]]
             self.optimizer.load_state_dict({**optimizer, "param_groups": groups})
         self.step = state["step"]
         self.decided_for = state.get("decided_for", "")

@@ -99,7 +99,10 @@ def _start(
     train_ids = (
         checkpoint_files.train_ids_at_step(Path(config.train.resume_checkpoint), weights.step) if weights.data else None
     )
-    return Start(found, optimizer, fresh_state(step, config), notes, weights.config, weights.data, train_ids)
+    state = fresh_state(step, config)
+    if optimizer is None:
+        state["warmed_from"] = step  # AdamW begins anew, and the warm-up of its learning rate with it
+    return Start(found, optimizer, state, notes, weights.config, weights.data, train_ids)
 
 
 def restored(found: Mapping[str, Any], optimizer: Mapping[str, Any] | None) -> str:
