@@ -45,7 +45,7 @@ with main:
     with halves.cell():
         st.header("Data")
         data_form.show(FORM, config, found, form.notes, form.archive)
-        own_images.show(config, found.description, train_form.fill)
+        own_images.show(config, found.description, found.state, train_form.fill)
     with halves.cell():
         if found.description and 4 <= config.model.image_size <= 1024 and config.model.image_channels in (1, 3, 4):
             data_form.show_images(config)

@@ -211,3 +211,12 @@ def test_unseen_images_that_were_seen_do_not_hide_copies() -> None:
     *_, last = memorisation.measure(samples, Dataset(images[:300], None, (), ()), few)
     assert last.found is not None
     assert (last.found[0].unseen, last.found[0].held_out, last.found[0].copied) == (300, False, 10)
+
+
+def test_where_every_image_has_a_double_nothing_is_usual() -> None:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
+    doubled = Dataset(np.concatenate([images, images[:, :, ::-1]]), None, (), ())
+    with pytest.raises(UserError) as refused:
+        list(memorisation.measure(images[:5], doubled, None))
+    assert refused.value.code == "too-few-images"

@@ -1,5 +1,6 @@
 """A training watches its previews for near-copies of training images."""
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 from app_page import open_page, said
-from test_tar_shards import many
+from PIL import Image
+from test_tar_shards import shard
 
 from ddpm.config import codec
 from ddpm.config.training import Config, DataConfig
@@ -193,9 +195,18 @@ def test_the_threshold_of_few_images_lets_none_through() -> None:
     assert copies.calibrate(np.array([0.1, 0.2])) == 0.1
 
 
+def encoded(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
 def test_of_shards_few_are_decoded_and_a_stop_is_heard(runs_dir: Path, tiny: Config, tmp_path: Path) -> None:
-    shards = many(tmp_path / "data", 15)
-    data = datasets.open_dataset(DataConfig(str(shards)), codec.replace(tiny, {"image_size": 8}).model)
+    rng = np.random.default_rng(0)
+    for number in range(3):
+        noise = [Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)) for _ in range(20)]
+        shard(tmp_path / "data" / f"{number}.tar", *((f"{k}.png", encoded(image)) for k, image in enumerate(noise)))
+    data = datasets.open_dataset(DataConfig(str(tmp_path / "data")), codec.replace(tiny, {"image_size": 8}).model)
     _, watch, worker = watched(runs_dir, tiny, data)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(copy_watch, "MOST_DECODED", 40)

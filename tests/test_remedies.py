@@ -177,9 +177,9 @@ def test_settings_of_a_training(wrong: dict[str, object]) -> None:
 def test_eta_of_a_sampler_that_has_none_is_refused() -> None:
     for settings in (dict(steps=20), dict(), dict(sampler="heun", steps=20), dict(task="inpaint")):
         with raises_error("not-applicable", "eta", "ddim"):
-            timesteps.check(SampleConfig(eta=0.5, **settings))
-    timesteps.check(SampleConfig(eta=0.5, use_ddim=True))
-    timesteps.check(SampleConfig(eta=0.5, sampler="ddim", steps=20))
+            timesteps.check_typed(SampleConfig(eta=0.5, **settings))
+    timesteps.check_typed(SampleConfig(eta=0.5, use_ddim=True))
+    timesteps.check_typed(SampleConfig(eta=0.5, sampler="ddim", steps=20))
 
 
 @pytest.mark.parametrize(("spec", "strength"), [("ddim10", 0.09), ("10", 0.1), ("4", 0.6), ("250", 0.5)])

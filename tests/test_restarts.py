@@ -20,6 +20,7 @@ from test_parallel import ROOT, TINY
 from waiting import PATIENCE, until
 
 from ddpm.cli import torchrun, train
+from ddpm.config import codec
 from ddpm.config.training import Config
 from ddpm.data.stream import Stream
 from ddpm.errors import UserError
@@ -182,6 +183,15 @@ def test_a_restart_resumes_only_what_this_torchrun_began(tmp_path: Path) -> None
     (run.folder / torchrun.JOB).write_text("[")
     assert train._begun_before_restart(options) is None
     assert train._begun_before_restart(argparse.Namespace(resume=None, run="other", runs_dir=tmp_path)) is None
+
+
+def test_a_job_with_other_settings_is_another_training(tmp_path: Path) -> None:
+    runs.create_run(tmp_path, "mine", codec.replace(Config(), {"lr": 3e-4, "total_steps": 9}))
+    options = argparse.Namespace(resume=None, run="mine", runs_dir=tmp_path)
+    train._check_same(options, {"lr": 3e-4, "total_steps": 900, "data_dir": "elsewhere"})
+    with pytest.raises(UserError) as caught:
+        train._check_same(options, {"lr": 1e-3})
+    assert caught.value.code == "already-exists"
 
 
 @pytest.mark.usefixtures("restarted")

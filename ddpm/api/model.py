@@ -215,7 +215,7 @@ class Model:
             "guidance_scale": guidance_scale,
         }
         request = parse_section(SampleConfig, {**asked, **settings})
-        timesteps.check(request)
+        timesteps.check_typed(request)
         return request
 
     def _sample(

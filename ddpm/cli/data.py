@@ -166,7 +166,7 @@ def _look(options: argparse.Namespace) -> Output:
     lines = [f"{plural(found.total, 'image')}{sizes}, {found.broken:,} that cannot be read", *found.reasons]
     proposal = own_images.propose(datasets.describe(absolute(options.path)), min(found.sides, default=0))
     if proposal:
-        lines.append(f"{proposal.sentence} Flag: --preset {proposal.preset}")
+        lines.append(f"{proposal.sentence} Flags: {' '.join(proposal.flags)}")
     return Output(found._asdict() | {"preset": proposal.preset if proposal else ""}, "\n".join(lines))
 
 

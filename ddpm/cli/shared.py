@@ -221,7 +221,7 @@ def read_source(
     for problem in validation.limit_problems(wanted):
         raise UserError(problem.sentence, code=problem.code)
     if whole and isinstance(wanted, SampleConfig):
-        timesteps.check(wanted)
+        timesteps.check_typed(wanted)
     flags = given(options, SECTIONS["model"], SECTIONS["diffusion"])
     flags = {name: value for name, value in flags.items() if name not in {s.name for s in settings(section)}}
     if not options.run:

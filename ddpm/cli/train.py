@@ -27,6 +27,7 @@ log = logging.getLogger("ddpm")
 # With --resume: where the data is now, how it is read, up to which step or for how long it goes on, and on how many
 # threads, as it may be on another machine.
 MAY_CHANGE = {"data_dir", "enlarge", "skip_broken", "total_steps", "train_for", "threads"}
+SETTLED = {"resume_checkpoint", "num_classes", "lr_schedule", "lr_anneal_steps"}  # may have become others meanwhile
 
 
 def add(commands: Any) -> None:
@@ -108,6 +109,7 @@ def _train(options: argparse.Namespace) -> Output:
         return _estimate(options, given)
     begun = torchrun.run_on_main(lambda: _begun_before_restart(options))
     if begun is not None:
+        torchrun.run_on_main(lambda: _check_same(options, given))
         options, given = argparse.Namespace(**{**vars(options), "resume": begun, "run": None}), {}
     run = torchrun.run_on_main(lambda: _run(options, given))
     with torchrun.worker_for(run.folder, run.config.train.total_steps, state="queued") as worker:
@@ -146,6 +148,20 @@ def _begun_before_restart(options: argparse.Namespace) -> str | None:
     unfinished = run.state() not in ("finished", "stopped")
     begun = torchrun.has_started(run.created_at) or (unfinished and torchrun.began(folder))
     return (options.run or "") if begun else None
+
+
+def _check_same(options: argparse.Namespace, given: dict[str, Any]) -> None:
+    """Raises UserError where a restart names settings that the run does not have: it is another training then."""
+    folder = options.runs_dir / options.run if options.run else paths.log_folder()
+    assert folder is not None
+    there = runs.Run(folder).config
+    kept = {name: value for name, value in given.items() if name not in MAY_CHANGE | SETTLED}
+    if codec.replace(there, kept) != there:
+        raise UserError(
+            f"There is already a run named {folder.name}, begun by the same job of torchrun with other settings:"
+            " choose another name, or another --rdzv_id, or resume it with --resume.",
+            code="already-exists",
+        )
 
 
 def _find(options: argparse.Namespace) -> runs.Run:

@@ -190,6 +190,14 @@ def _diffusion_problems(config: Config) -> Iterator[Problem]:
             code="conflicting-settings",
             remedies=({"prediction": "v"} if eps else {"diffusion_steps": 1000}, {"zero_terminal_snr": False}),
         )
+    if config.model.learn_sigma and not diffusion.learned_range and diffusion.timestep_respacing:
+        yield Problem(
+            "learned_range",
+            "learned_range is False, and a network that states its log variance itself cannot be trained on a shortened"
+            " process: set learned_range to True, or leave timestep_respacing empty.",
+            code="conflicting-settings",
+            remedies=({"learned_range": True}, {"timestep_respacing": ""}),
+        )
     if diffusion.prediction == "x_prev" and diffusion.timestep_respacing:
         yield Problem(
             "prediction",

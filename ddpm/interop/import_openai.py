@@ -216,6 +216,10 @@ def _copy(folder: Folder, runs_dir: Path, name: str, config: Config, notes: list
         writer.sync()
         writer.close()
         _write_status(run, step, rows[-1] if rows else {}, notes, _log_of(folder))
+        if not (building / "config.json").exists():  # another machine took the folder for one that was left behind
+            raise UserError(
+                f"{building} was removed while the run was built there: import it again.", code="changed-file"
+            )
         return runs.publish(building, target)
     finally:
         shutil.rmtree(building, ignore_errors=True)

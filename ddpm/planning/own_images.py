@@ -20,6 +20,11 @@ class Proposal(NamedTuple):
     config: Config  # all settings, the data of the description excepted
     sentence: str  # what it is, and why
 
+    @property
+    def flags(self) -> list[str]:
+        """Flags of the preset, and of what classes and a test split add to it."""
+        return ["--preset", self.preset, *codec.to_flags(self.config, PRESETS[self.preset].config)]
+
     def is_taken(self, config: Config) -> bool:
         """Whether a configuration has these settings already, whatever its data."""
         return codec.resolved(self.config) == codec.replace(codec.resolved(config), {"data_dir": "", "class_names": ()})

@@ -97,7 +97,8 @@ def _spread(config: Config, wanted: FromCheckpoint) -> list[int] | list[float]:
     if not sample or not sample.steps:
         spec = wanted.timestep_respacing or config.diffusion.timestep_respacing
         spaced = [t for t in schedules.space_timesteps(T, spec) if t <= last]
-        begins = sample is not None and sample.task == "vary" and spaced[-1:] != [last]  # at its strength, not below
+        known = not config.diffusion.timestep_respacing  # else the network has learnt no others
+        begins = known and sample is not None and sample.task == "vary" and spaced[-1:] != [last]  # at its strength
         return [*spaced, last] if begins or not spaced else spaced
     row = SOLVERS[solver(sample)]
 
@@ -130,6 +131,21 @@ def _spread(config: Config, wanted: FromCheckpoint) -> list[int] | list[float]:
     return [int(t) for t in kept] if all(t == int(t) for t in kept) else kept
 
 
+def check_typed(sample: SampleConfig) -> None:
+    """As `check`, of a request that is made now: raises UserError for an eta that would do nothing, too.
+
+    Earlier versions recorded such requests, which can be finished and repeated.
+    """
+    check(sample)
+    name = solver(sample)
+    if sample.eta and "eta" not in SOLVERS[name].takes:
+        raise UserError(
+            f"eta {sample.eta:g} is for DDIM, and the sampler is {SOLVERS[name].label}: leave it at 0, or use ddim as"
+            " sampler.",
+            code="not-applicable",
+        )
+
+
 def check(sample: SampleConfig) -> None:
     """Raises UserError for settings that contradict each other, whatever the model."""
     name = solver(sample)
@@ -137,12 +153,6 @@ def check(sample: SampleConfig) -> None:
         heun = "" if sample.use_ddim or sample.task in ("inpaint", "invert") else ", or use heun as sampler"
         raise UserError(
             f"churn {sample.churn:g} is for Heun, and the sampler is {SOLVERS[name].label}: leave it at 0{heun}.",
-            code="not-applicable",
-        )
-    if sample.eta and "eta" not in SOLVERS[name].takes:
-        raise UserError(
-            f"eta {sample.eta:g} is for DDIM, and the sampler is {SOLVERS[name].label}: leave it at 0, or use ddim as"
-            " sampler.",
             code="not-applicable",
         )
     if sample.dynamic_threshold and not sample.clip_denoised:

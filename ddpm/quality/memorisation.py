@@ -13,6 +13,7 @@ import torch
 
 from ddpm.data import distances
 from ddpm.data.datasets import Dataset
+from ddpm.errors import UserError
 from ddpm.quality import copies
 from ddpm.quality.features import FeatureNet
 from ddpm.runs.near_copies import NearCopies, Pair
@@ -55,8 +56,9 @@ def measure(
     chosen = None if len(training) <= most else np.sort(rng.choice(len(training), most, replace=False))
     references = copies.References(training, chosen)
     own = None
-    if held_out is None or len(held_out) < copies.LEAST_UNSEEN:
+    if held_out is not None and len(held_out) < copies.LEAST_UNSEEN:
         held_out = None
+    if held_out is None:
         count = len(references.numbers)
         own = np.sort(rng.choice(count, min(MOST_UNSEEN, count), replace=False))
         unseen = training.take(references.numbers[own])[0]
@@ -81,6 +83,12 @@ def measure(
             yield Progress(done, total)
         found.append(copies.Matches(*(np.concatenate(column) for column in zip(*parts, strict=True))))
     new = found[1].scores > copies.EQUAL
+    if not new.any():
+        raise UserError(
+            f"All {len(new):,} real images that copies are told by equal a training image, so nothing says what is"
+            " usual: use data without doubles, or hold other images out.",
+            code="too-few-images",
+        )
     found[1] = copies.Matches(*(column[new] for column in found[1]))
     both[1] = unseen = unseen[new]
     own = None if own is None else own[new]

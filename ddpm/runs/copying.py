@@ -20,7 +20,13 @@ from ddpm.storage import files, folders
 from ddpm.storage.files import Written
 from ddpm.storage.untrusted import Folder
 
-OWN = {"run.lock", "status.json", "control.json", about.NAME}  # files that a copy gets anew, or does without
+OWN = {
+    "run.lock",
+    "status.json",
+    "control.json",
+    "torchrun.json",
+    about.NAME,
+}  # files that a copy gets anew, or does without
 MOST_DEPTH = 4  # folders within folders of a run
 
 Progress = Callable[[int, int], None]

@@ -111,7 +111,8 @@ def read_entry(archive: zipfile.ZipFile, key: str, where: str) -> np.ndarray:
 def read_npz(source: Path | IO[bytes], *wanted: str) -> dict[str, np.ndarray]:
     """Reads the `wanted` arrays [...] of an .npz file, as far as it has them, or all of them, by name.
 
-    Raises UserError if it is missing or damaged, or if what is compressed unpacks to more than MOST_UNPACKED in all.
+    Raises UserError if it is missing or damaged, or if what is compressed unpacks to more than MOST_UNPACKED: each
+    of what is wanted, or all together.
     """
     path = source if isinstance(source, Path) else Path(str(source.name))
     with _user_errors(path), zip_files.opened(source, str(path), "create it again") as archive:
@@ -119,7 +120,7 @@ def read_npz(source: Path | IO[bytes], *wanted: str) -> dict[str, np.ndarray]:
         names = [name for name in names if name in wanted] if wanted else names
         entries = [archive.getinfo(f"{name}.npy") for name in names]
         total = sum(entry.file_size for entry in entries if entry.compress_type != zipfile.ZIP_STORED)
-        if total > MOST_UNPACKED:
+        if total > MOST_UNPACKED and not wanted:  # whose number is known, and each has the limit of one
             raise UserError(
                 f"{path} unpacks to {memory(total)}, and compressed arrays are read up to {memory(MOST_UNPACKED)}: save"
                 " it again without compression, with np.savez.",

@@ -113,6 +113,12 @@ class CopyWatch:
         places = rng.choice(count, min(UNSEEN, count), replace=False)
         scores = references.nearest_others(places, self._beat).scores
         self._unseen = scores[scores > copies.EQUAL]  # one that equals another, mirrored, says nothing of unseen ones
+        if not len(self._unseen):
+            raise UserError(
+                "All training images that were looked at have a double, so nothing says what is usual: use data without"
+                " doubles.",
+                code="too-few-images",
+            )
         return references
 
     def _check(self, pixels: np.ndarray, step: int) -> None:

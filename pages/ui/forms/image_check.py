@@ -36,15 +36,9 @@ def begin(data_dir: str, state: str, count: int) -> Checked | None:
         if count <= FEW:
             with st.spinner("Looking at all images …"):
                 return checked.check(data_dir)
-        if _may_begin(state):
+        if launch.check_job(state).status() is None:
             launch.start_checking(data_dir, state)
     return None
-
-
-def _may_begin(state: str) -> bool:
-    """Whether it was not begun, or its process is gone without a word; one that was cancelled waits to be asked for."""
-    job = launch.check_job(state)
-    return job.status() is None or job.state() == "lost"
 
 
 def quick() -> Progress:
@@ -64,7 +58,7 @@ def quick() -> Progress:
 def begin_index(data_dir: str, state: str) -> None:
     """Begins to make the index of tar shards, where that was not done."""
     with layout.errors():
-        if _may_begin(state):
+        if launch.check_job(state).status() is None:
             launch.start_checking(data_dir, state, "index")
 
 

@@ -107,7 +107,9 @@ def read(runs_dir: Path) -> State:
     problems = [*wrong, *data_form.problems(found)]
     seen = None
     if found.description and found.state:
-        seen = image_check.begin(config.data.data_dir, found.state, found.description.count)
+        seen = image_check.begin(
+            config.data.data_dir, found.state, found.description.count + found.description.test_count
+        )
         problems += image_check.waiting(found.state, seen)
     if is_measurable:
         problems += starting.problems(training_cost.with_steps(config), runs_dir, found.description, seen)
