@@ -164,10 +164,8 @@ class TrainingLoop:
             if kind in found.weights
         }
         fitting.fit(self.trainer.model, weights["model"], found.path("model").name)
-        optimizer = found.path("opt").name in found.files
-        read = distributed.run_on_main(
-            lambda: checkpoint_files.optimizer_of(found.path("opt"), weights["model"]) if optimizer else None
-        )
+        opt = found.path("opt") if found.path("opt").name in found.files else None
+        read = distributed.run_on_main(lambda: checkpoint_files.optimizer_of(opt, weights["model"]) if opt else None)
         self.trainer.load(weights, read, state["trainer"])
         self.means.load(state["means"])
         self.last_held_out = state.get("held_out", {})

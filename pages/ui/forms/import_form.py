@@ -42,7 +42,9 @@ def show(runs_dir: Path) -> None:
         return
     begun, name = st.session_state.get(STARTED, ("", ""))
     began_here = begun == str(path)
-    if job.status() and job.state() == "finished" and began_here and (runs_dir / name / "config.json").exists():
+    if (
+        job.status() and job.state() == "finished" and began_here and run_names.name_problem(runs_dir, name)
+    ):  # it is there
         _done(job, name)
         return
     status = job.status()

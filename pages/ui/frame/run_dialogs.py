@@ -175,8 +175,9 @@ def _trashed(run: Run) -> Path | None:
 
 def just_deleted() -> list[Path]:
     """Runs that were deleted last, and are still in the bin."""
+    there = {entry.name for entry in trash.entries(layout.runs_dir())}
     deleted = st.session_state.get(DELETED, [])
-    return [path for path in deleted if path.parent.parent == layout.runs_dir() and path.is_dir()]
+    return [path for path in deleted if path.parent.parent == layout.runs_dir() and path.name in there]
 
 
 def forget_deleted(paths: list[Path]) -> None:
