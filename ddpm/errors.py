@@ -36,7 +36,6 @@ Code = Literal[
     "image-too-large",
     "impossible-steps",
     "long-average",
-    "long-warmup",
     "lost-checkpoints",
     "lost-settings",
     "missing-package",

@@ -45,7 +45,6 @@ def test_the_quick_start_has_none(tmp_path: Path) -> None:
         (dict(diffusion_steps=10, noise_schedule="linear"), "bad-schedule", dict(diffusion_steps=1000)),
         (dict(ema_rate="0.9999"), "long-average", dict(ema_rate="0.995")),
         (dict(ema_rate="0.995,0.9999"), "long-average", dict(ema_rate="0.995")),
-        (dict(lr_warmup_steps=1001), "long-warmup", dict(lr_warmup_steps=250)),
         (dict(save_interval=1001), "rare-checkpoints", dict(save_interval=250)),
         (dict(threads=1024), "too-many-threads", dict(threads=0)),
         (dict(resume_checkpoint="/nowhere/model000100.pt"), "not-found", dict(resume_checkpoint="")),

@@ -82,15 +82,6 @@ def _of_length(config: Config) -> Iterator[Problem]:
             remedies=({"ema_rate": ",".join(offered)},) if offered else (),
             keep="Keep it",
         )
-    if train.lr_schedule == "constant" and not train.train_for and train.lr_warmup_steps > total:
-        yield Problem(
-            "lr_warmup_steps",
-            f"lr_warmup_steps {train.lr_warmup_steps} is more than the {plural(total, 'step')} of the run, whose"
-            f" learning rate never reaches lr: use {total // 4}.",
-            code="long-warmup",
-            remedies=({"lr_warmup_steps": total // 4},),
-            keep="Keep it",
-        )
     if sentence := training_cost.too_short(config):
         yield Problem(
             "train_for",
