@@ -194,8 +194,8 @@ def test_images_to_test_on_are_looked_at_too(tmp_path: Path, own_cache: Path, mo
         for k, name in enumerate("ab"):
             (tmp_path / "data" / part / name).mkdir(parents=True)
             for number in range(3):
-                picture = Image.new("RGB", (12, 12), (k * 80, number * 40, 9))
-                picture.save(tmp_path / "data" / part / name / f"{number}.png")
+                image = Image.new("RGB", (12, 12), (k * 80, number * 40, 9))
+                image.save(tmp_path / "data" / part / name / f"{number}.png")
     broken = tmp_path / "data" / "test" / "a" / "1.png"
     broken.write_bytes(broken.read_bytes()[:50])
     found = checked.check(str(tmp_path / "data"))
