@@ -265,7 +265,7 @@ def test_many_images_are_looked_at_in_the_background(tmp_path: Path, monkeypatch
 
 def test_a_check_that_was_cancelled_can_be_begun_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[str] = []
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     folder.mkdir()
     for k in range(3):
         Image.new("RGB", (40, 36), (k * 40, 0, 0)).save(folder / f"{k}.png")

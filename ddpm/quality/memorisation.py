@@ -85,8 +85,8 @@ def measure(
     new = found[1].scores > copies.EQUAL
     if not new.any():
         raise UserError(
-            f"All {len(new):,} real images that copies are told by equal a training image, so nothing says what is"
-            " usual: use data without doubles, or hold other images out.",
+            f"All {len(new):,} unseen images equal a training image, so there is nothing to compare copies with: use"
+            " data without doubles, or hold other images out.",
             code="too-few-images",
         )
     found[1] = copies.Matches(*(column[new] for column in found[1]))
