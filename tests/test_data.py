@@ -17,10 +17,11 @@ from PIL import Image
 from raising import raises_error
 from waiting import PATIENCE
 
+import ddpm
 from ddpm.config.codec import replace
 from ddpm.config.model import ModelConfig
 from ddpm.config.training import Config, DataConfig
-from ddpm.data import datasets, decoded, shapes, sources, splits
+from ddpm.data import datasets, decoded, listing, shapes, sources, splits
 from ddpm.data.datasets import Dataset, Digest, Split, describe, open_dataset, resolve
 from ddpm.data.stream import Stream
 from ddpm.errors import Code
@@ -112,6 +113,36 @@ def test_images_are_decoded_once(folder: Callable[..., Path], own_cache: Path) -
     assert len(calls) == 2, "not under another name either"
     assert np.array_equal(first.images, again.images)
     assert again.notices == first.notices
+
+
+def test_questions_of_one_block_are_about_the_same_files(folder: Callable[..., Path]) -> None:
+    place = str(folder("a.png", "b.png"))
+    with sources.opened_once():
+        assert describe(place).count == 2
+        with sources.opened_once():  # belongs to the outer one
+            assert describe(place).count == 2
+        folder("a.png", "b.png", "c.png")
+        assert describe(place).count == 2
+        assert describe("shapes").count == shapes.COUNT
+    assert describe(place).count == 3
+
+
+def test_a_training_lists_its_folder_twice(
+    folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once before there is a run, and once in it; a large folder takes seconds each time."""
+    calls: list[Path] = []
+
+    def listed(place: Path) -> listing.Listing:
+        calls.append(place)
+        return listing.list_folder(place)
+
+    monkeypatch.setattr(sources, "list_folder", listed)
+    place = folder(*(f"{k}.png" for k in range(12)))
+    tiny = dict(image_size=8, num_channels=32, num_res_blocks=1, channel_mult="1", batch_size=1, hold_out=0.4)
+    where = dict(data_dir=str(place), run="r", runs_dir=tmp_path)
+    assert [report.step for report in ddpm.train("cifar10-cpu", total_steps=1, **tiny, **where)] == [1]
+    assert len(calls) == 2
 
 
 def test_changed_images_are_decoded_again_and_old_ones_deleted(folder: Callable[..., Path], own_cache: Path) -> None:

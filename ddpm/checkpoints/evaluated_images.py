@@ -11,7 +11,7 @@ import numpy as np
 from ddpm.compute import distributed
 from ddpm.config.tasks import EvalConfig
 from ddpm.config.training import Config, DataConfig
-from ddpm.data import datasets, lineage
+from ddpm.data import datasets, lineage, sources
 from ddpm.data.datasets import Dataset, Digest, Split
 from ddpm.data.lineage import Remedy
 from ddpm.errors import UserError
@@ -61,6 +61,7 @@ def open_images(
             if "stop" in worker.poll_requests():
                 raise Stopped
 
+    @sources.opened_once()
     def opened() -> tuple[Split, Dataset, bool, str, DataConfig]:
         own, place = mine.data_dir == config.data.data_dir, mine
         if not own and seen is not None:  # it may have been moved

@@ -16,6 +16,7 @@ from ddpm.config import codec
 from ddpm.config.codec import SECTIONS
 from ddpm.config.presets import PRESETS
 from ddpm.config.training import Config
+from ddpm.data import sources
 from ddpm.errors import UserError
 from ddpm.runs import extending, jobs, launch, queue, run_names, runs
 from ddpm.runs.worker import Worker
@@ -251,6 +252,7 @@ def _config(options: argparse.Namespace, given: dict[str, Any]) -> Config:
     return config
 
 
+@sources.opened_once()
 def _new_run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
     folder = paths.log_folder()
     with shared.progress_bar("indexing", unit="image") as progress:  # of tar shards that are new here
@@ -271,6 +273,7 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
     return run
 
 
+@sources.opened_once()
 def _estimate(options: argparse.Namespace, given: dict[str, Any]) -> Output:
     """Estimates what a training costs, as the page Train does."""
     from ddpm.data import datasets

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Iterator
+from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,23 @@ from ddpm.storage.paths import cache_folder
 PREPARED = ("lsun", "imagenet64")  # prepared by `ddpm data`, and opened by path
 
 MINI = Path(__file__).parents[1] / "assets" / "cifar10_mini.npz"
+
+
+_opened: ContextVar[dict[str, Source] | None] = ContextVar("sources of an opened_once block", default=None)
+
+
+@contextlib.contextmanager
+def opened_once() -> Iterator[None]:
+    """While the block lasts, a source is opened once, and then handed out again: a large folder takes seconds to list.
+
+    For what asks several questions of the same data, and should get answers about the same files; also a decorator.
+    """
+    mark = None if _opened.get() is not None else _opened.set({})  # an outer block goes on
+    try:
+        yield
+    finally:
+        if mark:
+            _opened.reset(mark)
 
 
 def cifar10_path() -> Path:
@@ -63,6 +81,15 @@ def open_source(data_dir: str, progress: Progress | None = None) -> Source:
 
     Raises UserError if it does not exist or holds no images.
     """
+    opened = _opened.get()
+    if opened is None:
+        return _open(data_dir, progress)
+    if data_dir not in opened:
+        opened[data_dir] = _open(data_dir, progress)
+    return opened[data_dir]
+
+
+def _open(data_dir: str, progress: Progress | None) -> Source:
     if data_dir in DATA_SETS:
         source: Source = DATA_SETS[data_dir].open()
         return source

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ddpm.compute import distributed
 from ddpm.config.training import Config
-from ddpm.data import datasets
+from ddpm.data import datasets, sources
 from ddpm.data.datasets import Dataset
 from ddpm.data.decoded import Progress
 from ddpm.data.stream import Order, Stream
@@ -32,6 +32,7 @@ log = logging.getLogger("ddpm")
 LEAST, MOST = 8, 32  # images at a time, between which a request to stop is answered
 
 
+@sources.opened_once()
 def open_part(config: Config, progress: Progress | None = None) -> Dataset | None:
     """Opens the held-out images of a training: the data's own test split, or what `hold_out` keeps out.
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from ddpm.checkpoints import checkpoint_files, fitting
 from ddpm.compute import distributed
 from ddpm.config import objectives
-from ddpm.data import datasets, lineage
+from ddpm.data import datasets, lineage, sources
 from ddpm.diffusion import losses
 from ddpm.errors import UserError, as_user_error
 from ddpm.formatting import plural
@@ -40,6 +40,7 @@ class TrainingLoop:
     Of several processes each has a TrainingLoop; the main one reads and writes, and decides on requests for all.
     """
 
+    @sources.opened_once()
     def __init__(self, run: Run, worker: Worker):
         self.run, self.worker = run, worker
         worker.follow(run)
@@ -70,8 +71,7 @@ class TrainingLoop:
             )
         part = distributed.run_on_all_ranks(lambda: held_out.open_part(self.config, self._on_data))
         self.dataset, self.images = dataset, len(dataset)
-        # The warning shown while there is no graver one.
-        self.notices = " ".join(filter(None, (*dataset.notices, too_many)))
+        self.notices = " ".join(filter(None, (*dataset.notices, too_many)))  # shown while there is no graver warning
         worker.beat(message="Building the network", warning=self.notices, now=True)
         self.trainer = Trainer(self.config, dataset, self.device)
         self.notices = " ".join(filter(None, (self.notices, *self.trainer.compute.notices)))

@@ -11,7 +11,7 @@ from pathlib import Path
 import ddpm
 from ddpm.config import validation
 from ddpm.config.training import Config
-from ddpm.data import datasets
+from ddpm.data import datasets, sources
 from ddpm.data.datasets import Dataset
 from ddpm.data.decoded import Progress
 from ddpm.errors import UserError, translated
@@ -33,6 +33,7 @@ def settle(config: Config, progress: Progress | None = None) -> Config:
     return datasets.resolve(training_cost.with_steps(config), progress)
 
 
+@sources.opened_once()
 def prepare(config: Config, progress: Progress | None = None) -> tuple[Config, Dataset]:
     """Checks the settings of a new training and reads its data, before there is a run that it could leave behind.
 
@@ -52,6 +53,7 @@ def prepare(config: Config, progress: Progress | None = None) -> tuple[Config, D
     return config, dataset
 
 
+@sources.opened_once()
 def warnings(config: Config, folder: Path, progress: Progress | None = None) -> list[str]:
     """Sentences on what hardly works as intended in a new training in `folder`, as the Train page reports it too.
 
