@@ -113,6 +113,26 @@ def test_the_same_seeds_give_the_same_figures_and_one_that_is_resumed_too(traine
     assert error.value.code == "already-exists"
 
 
+def test_training_images_stand_in_for_too_few_held_out_ones(tiny: Config, tmp_path: Path, runs_dir: Path) -> None:
+    """As the presets for 1,000 images of one's own have: a tenth of them is held out."""
+    pixels = np.random.default_rng(0).integers(0, 256, (3 * N, 8, 8, 3), dtype=np.uint8)
+    np.savez(tmp_path / "own.npz", pixels)
+    changes = {"total_steps": 2, "save_interval": 2, "hold_out": 0.1, "data_dir": str(tmp_path / "own.npz")}
+    flags = codec.to_flags(codec.replace(tiny, changes))
+    assert main.main(["train", *flags, "--run", "few", "--runs_dir", str(runs_dir)]) == 0
+    run = Run(runs_dir / "few")
+    asked = QualityConfig(num_samples=N)
+    with Worker(tmp_path / "job") as worker:
+        found = evaluation.read_reference(run.config, asked, loading.open_model(run, asked), worker)
+        assert "64" in worker.status.warning, "how many are held out"
+    assert found.about["part"] == "train"
+    learnt = {pixels[k].tobytes() for k in range(len(pixels))}
+    assert {*map(bytes, found.pixels)} < learnt
+    assert not {*map(bytes, found.pixels)} & {*map(bytes, found.real)}
+    assert refused(run, tmp_path / "a", split="test") == "too-few-images"
+    assert refused(run, tmp_path / "b", half="first", num_samples=N) == "too-few-images", "neither part has two halves"
+
+
 def test_real_images_are_not_those_of_the_reference(trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     found = reference(trained, num_samples=N)
     assert (found.about["part"], len(found.real), len(found.pixels)) == ("test", N, 300)

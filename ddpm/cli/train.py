@@ -58,7 +58,7 @@ def _add_train(commands: Any, name: str, help: str, base: Config, names: Mapping
     train.add_argument(
         *shared.RUN_FLAGS,
         metavar="NAME",
-        help="name of the new run (default: from the data; with OPENAI_LOGDIR, the run is that folder)",
+        help="name of the new run (default: of the preset, or of the data; with OPENAI_LOGDIR, the run is that folder)",
     )
     train.add_argument(
         "--resume",

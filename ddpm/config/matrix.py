@@ -59,7 +59,7 @@ class MatrixConfig(FromCheckpoint):
     )
     batch_size: int = setting(
         0,
-        "Images per batch, at most. It never changes an image.",
+        "Images per batch, at most. It changes an image by rounding only.",
         label="Batch size",
         low=0,
         high=4096,

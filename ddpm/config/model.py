@@ -83,7 +83,7 @@ class ModelConfig:
         "",
         "Width of each level as a multiple of Channels, such as 1,2,2,2.",
         label="Channel multipliers",
-        empty=("", "chosen from the image size"),
+        empty=("", "chosen from the image size, in patches if it has any"),
         group="Layers",
     )
     num_heads: int = setting(

@@ -39,7 +39,7 @@ PRESETS = {
     ),
     "cifar10-cpu": Preset(
         "CIFAR-10 on a CPU",
-        "Small photographs, and a network that one computer trains in a day.",
+        "Small photographs, and a network that one computer trains in a few hours.",
         dict(
             data_dir="cifar10", image_size=32, num_channels=64, num_res_blocks=2, diffusion_steps=1000,
             noise_schedule="linear", lr=1e-4, batch_size=8, microbatch=4, total_steps=30_000,

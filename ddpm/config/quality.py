@@ -34,7 +34,7 @@ class QualityConfig(FromCheckpoint):
     )
     reference: str = setting(
         "",
-        "Images to compare with: a folder, an .npz file or a data set by name.",
+        "Images to compare with: a folder, an .npz file, tar shards or a data set by name.",
         label="Reference",
         basic=True,
         path=True,
@@ -44,7 +44,7 @@ class QualityConfig(FromCheckpoint):
     split: str = setting(
         "auto",
         "Which part of the reference: the training images or the held-out ones. auto: the held-out ones where there are"
-        " any.",
+        " at least 256.",
         label="Split",
         choices=("auto", "train", "test"),
         basic=True,
@@ -80,7 +80,7 @@ class QualityConfig(FromCheckpoint):
     )
     batch_size: int = setting(
         0,
-        "Images per batch, at most. It never changes an image.",
+        "Images per batch, at most. It changes an image by rounding only.",
         label="Batch size",
         low=0,
         high=4096,

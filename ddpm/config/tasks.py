@@ -73,7 +73,7 @@ class SampleConfig(FromCheckpoint):
     num_samples: int = setting(10000, "Number of images to sample.", label="Images", low=1, high=10**7, basic=True)
     batch_size: int = setting(
         16,
-        "Images per batch, at most: never more than fit in the free memory. It never changes an image.",
+        "Images per batch, at most: never more than fit in the free memory. It changes an image by rounding only.",
         label="Batch size",
         low=0,
         high=4096,
@@ -90,8 +90,8 @@ class SampleConfig(FromCheckpoint):
     )
     sampler: str = setting(
         "auto",
-        f"Sampling method. auto: with a number of steps, the best for few of them ({FEW_STEPS}); without, DDIM if"
-        " use_ddim is set, else ancestral DDPM.",
+        f"Sampling method. auto: with a number of steps, the best for few of them ({FEW_STEPS}), and without, ancestral"
+        " DDPM, as always to inpaint; DDIM to invert, or if use_ddim is set.",
         label="Sampler",
         choices=lambda: ("auto", *SOLVERS),
         basic=True,
@@ -246,7 +246,7 @@ class EvalConfig(FromCheckpoint):
 
     data_dir: str = setting(
         "",
-        "Images to evaluate on: a folder, an .npz file or a data set by name. Empty: the run's own data.",
+        "Images to evaluate on: a folder, an .npz file, tar shards or a data set by name. Empty: the run's own data.",
         label="Data",
         basic=True,
         path=True,
@@ -290,8 +290,8 @@ class AnalyticConfig(FromCheckpoint):
 
     data_dir: str = setting(
         "",
-        "Images to estimate it on: a folder, an .npz file or a data set by name. Empty: the training data of the"
-        " model.",
+        "Images to estimate it on: a folder, an .npz file, tar shards or a data set by name. Empty: the training data"
+        " of the model.",
         label="Data",
         basic=True,
         path=True,

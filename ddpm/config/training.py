@@ -52,7 +52,7 @@ class DataConfig:
 
     data_dir: str = setting(
         "",
-        f"A folder of images (searched recursively), an .npz file, or one of {', '.join(DATA_SETS)}.",
+        f"A folder of images (searched recursively), an .npz file, tar shards, or one of {', '.join(DATA_SETS)}.",
         label="Data",
         basic=True,
         path=True,

@@ -9,6 +9,7 @@ A job that ended early resumes with the first image that is missing, and ends wi
 
 import dataclasses
 import hashlib
+import logging
 import shlex
 import time
 from collections.abc import Iterator, Mapping
@@ -38,6 +39,8 @@ from ddpm.sampling import analytic_variance, engine
 from ddpm.sampling.request import resolve_request
 from ddpm.storage import arrays, files, images
 from ddpm.storage.arrays import Stream
+
+log = logging.getLogger("ddpm")
 
 MOST_REFERENCE = 10_000  # images: more take longer, and change little
 SHOWN = 64  # samples in the grid
@@ -164,6 +167,7 @@ def read_reference(
 ) -> Reference:
     """Reads the real images, in a fixed random order.
 
+    By default that is the held-out images, and the training images where fewer are held out than can be compared.
     Where the part that is compared with has more than twice as many images as samples, the row of real images is the
     last of them, which are then not in the reference; else it is from the other part of the data, or, where there is
     none, one half of the part against the other.  Raises UserError for fewer images than can be compared.
@@ -180,6 +184,12 @@ def read_reference(
         train_ids = checkpoint_files.train_ids_at_step(opened.path, opened.weights.step) if seen else None
     found = evaluated_images.open_images(config, wanted, worker, seen, train_ids)
     order = _order(len(found.dataset), settings.half)
+    if settings.split == "auto" and found.about["part"] == "test" and len(order) < quality_figures.LEAST:
+        _warn_of_few(len(order), worker)
+        found = evaluated_images.open_images(
+            config, dataclasses.replace(wanted, split="train"), worker, seen, train_ids
+        )
+        order = _order(len(found.dataset), settings.half)
     n = min(settings.num_samples, MOST_REFERENCE)
     _check_count(len(order), "")
     kind = "held-out images that are not in the reference" if found.about["part"] == "test" else "other images of it"
@@ -206,6 +216,17 @@ def read_reference(
         "real": kind,
     }
     return Reference(pixels, real, about)
+
+
+def _warn_of_few(count: int, worker: Worker | None) -> None:
+    """Says that the reference is not the held-out images, as there are only `count`."""
+    sentence = (
+        f"There are only {formatting.plural(count, 'held-out image')}, fewer than the {quality_figures.LEAST} that"
+        " distances need: the samples are compared with training images, of which copies look good."
+    )
+    log.warning("%s", sentence)
+    if worker:
+        worker.beat(warning=" ".join(filter(None, (worker.status.warning, sentence))))
 
 
 def _check_count(count: int, where: str) -> None:

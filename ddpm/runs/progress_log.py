@@ -48,7 +48,7 @@ MOST_COLUMNS = 200
 HELP = {
     "grad_norm": "Norm of the gradient before clipping. It falls fast at first, then stays about level; a spike marks a step with unusually large gradients.",
     "loss": "The training objective: L_simple is the mse, L_hybrid adds vb for a learned variance, L_vlb is the bound times the number of timesteps.",
-    "mse": "Mean squared error of the predicted noise: 1 before training; 0.02 to 0.1 is usual later. Small differences there are large ones in the images.",
+    "mse": "Mean squared error of what the network predicts. Of noise: 1 before training; 0.02 to 0.1 is usual later. Small differences there are large ones in the images.",
     "vb": "Term of the variational bound in bits per dimension, scaled as in training. It trains the learned variance and is noisy; usually far below the mse.",
     "lg_loss_scale": "Logarithm (base 2) of the factor that keeps fp16 gradients from vanishing. It climbs slowly and falls by 1 when a step overflows, which is normal now and then.",
     "loss_q0": "Loss in the least noisy quarter of the timesteps; q3 is the noisiest. Fine detail is learned in q0, layout in q3.",

@@ -49,6 +49,6 @@ def compared_with(config: Config, settings: QualityConfig) -> str:
     """Says which images the samples are compared with, as plain text."""
     where = settings.reference or config.data.data_dir
     held_out = {"train": "the training images", "test": "the held-out images"}.get(
-        settings.split, "the held-out images, or the training images where there are none,"
+        settings.split, "the held-out images, or the training images where fewer than 256 are held out,"
     )
     return f"Compared with {held_out} of {where}."
