@@ -59,26 +59,30 @@ def pack(run: Run, folder: Path, kind: str = "", data_dir: str = "") -> Checkpoi
     if wrong := checkpoint_files.damage(newest):
         raise UserError(f"{wrong} Pack another run.", code="damaged-checkpoint")
     weights = checkpoint_files.load_weights(newest.path(kind)).tensors
-    shutil.rmtree(folder, ignore_errors=True)
-    packed = Checkpoint(folder, newest.step, {}, 0, newest.seconds)
+    made = folder.with_name(f"{folder.name}.new")  # takes the place of the old one when it is whole
+    shutil.rmtree(made, ignore_errors=True)
+    packed = Checkpoint(made, newest.step, {}, 0, newest.seconds)
     small = eight_bits.pack(weights)
     config = codec.replace(run.config, {"data_dir": data_dir} if data_dir else {})
     written = files.write(
         packed.path(kind), lambda file: checkpoint_files.save_weights(file, small, config, newest.step, kind)
     )
     packed.files[packed.path(kind).name] = written._asdict()
-    files.write_json(folder / "config.json", codec.to_json(config))
-    log = files.copy(run.progress_path, folder / "progress.csv")
-    for checkpoint in _spread(run.checkpoints(), PREVIEWS):
-        images.save_png(folder / "samples" / f"{checkpoint.step:06d}.png", images.grid(_sampled(run, checkpoint, kind)))
+    files.write_json(made / "config.json", codec.to_json(config))
+    log = files.copy(run.progress_path, made / "progress.csv")
+    able = [checkpoint for checkpoint in run.checkpoints() if kind in checkpoint.weights]
+    for checkpoint in _spread(able, PREVIEWS):
+        images.save_png(made / "samples" / f"{checkpoint.step:06d}.png", images.grid(_sampled(run, checkpoint, kind)))
     nobody: dict[str, Any] = dict(
         pid=0, process_start=0.0, host="", boot="", start=0.0, message="", warning="", sharing=""
     )
     status = dataclasses.replace(status, **nobody)
-    files.write_json(folder / "status.json", dataclasses.asdict(status))
+    files.write_json(made / "status.json", dataclasses.asdict(status))
     packed = packed._replace(log_bytes=log.bytes)
     manifests.commit(packed)
-    return packed
+    shutil.rmtree(folder, ignore_errors=True)
+    made.rename(folder)
+    return packed._replace(folder=folder)
 
 
 def _spread(checkpoints: Sequence[Checkpoint], count: int) -> list[Checkpoint]:

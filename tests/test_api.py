@@ -14,10 +14,11 @@ import torch
 import ddpm
 from ddpm.api import model as api_model
 from ddpm.api.model import Model
+from ddpm.config import codec
 from ddpm.config.training import Config
 from ddpm.errors import UserError
 from ddpm.runs.runs import Run
-from ddpm.storage import images
+from ddpm.storage import files, images
 from ddpm.training.trainer import Report
 
 ROOT = Path(ddpm.__file__).parents[1]
@@ -339,3 +340,36 @@ def test_settings_have_the_names_of_flags() -> None:
 
     asked = parse_section(SampleConfig, {"task": "vary", "image": Path("/one.png")})
     assert asked == parse_section(SampleConfig, {"task": "vary", "picture": "/one.png"})
+
+
+def test_training_in_memory_begins_with_a_file(tiny: Config, runs_dir: Path) -> None:
+    whole = codec.replace(tiny, {"total_steps": 4, "save_interval": 4, "sample_interval": 0})
+    list(ddpm.train(whole, run=runs_dir / "before"))
+    path = ddpm.open_run(runs_dir / "before").checkpoint().path("model")
+    training = ddpm.train(whole, resume_checkpoint=str(path), total_steps=5, lr=1e-9)
+    assert [report.step for report in training] == [5]
+    found, wanted = training.model("model").network.state_dict(), ddpm.load(path).network.state_dict()
+    for name, tensor in wanted.items():
+        assert torch.allclose(found[name], tensor, atol=1e-7), name
+
+
+def test_closing_after_a_save_that_found_no_room_saves(
+    tiny: Config, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, full = files.write, True
+
+    def maybe(path: Path, *rest: Any) -> files.Written:
+        if full and path.suffix == ".pt":
+            raise files.DiskFull(path)
+        return write(path, *rest)
+
+    monkeypatch.setattr(files, "write", maybe)
+    training = ddpm.train(codec.replace(tiny, {"save_interval": 3}), run=runs_dir / "mine")
+    for report in training:
+        if report.step == 3:
+            break
+    assert ddpm.open_run(runs_dir / "mine").checkpoints() == []
+    full = False
+    training.close()
+    run = ddpm.open_run(runs_dir / "mine")
+    assert (run.state(), run.checkpoint().step) == ("stopped", 3)

@@ -228,3 +228,59 @@ def test_what_is_prolonged_is_checked_but_for_its_data(fake_run: Callable[..., R
     warming = fake_run("warming", lr_schedule="cosine", lr_warmup_steps=500, total_steps=1000)
     with raises_error("conflicting-settings", "lr_warmup_steps"):
         extending.extend(warming, 300)
+
+
+@pytest.mark.usefixtures("one_thread", "decides")
+def test_the_same_time_again_changes_nothing(runs_dir: Path, config: Config) -> None:
+    training = ddpm.train(config, run="stopped", runs_dir=runs_dir)
+    for report in training:
+        if report.step == 11:
+            break
+    training.close()
+    run = Run(runs_dir / "stopped")
+    extending.extend_time(run, "60m")
+    assert Run(run.folder).config == run.config
+    assert run.config.train.total_steps == 16
+    again = trained(run, runs_dir, train_for="1h")
+    assert (again.state(), len(again.metrics)) == ("finished", 16)
+    assert logged(again) == pytest.approx(planned(again.config))
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_cooldown_is_not_begun_before_the_file_that_training_begins_with(
+    runs_dir: Path, tiny: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = trained(codec.replace(tiny, {"total_steps": 50, "save_interval": 50}), runs_dir, "before")
+    cooled = {"lr_schedule": COOLED, "lr_cooldown": 0.2, "save_interval": 50}
+    begun = codec.replace(tiny, {**cooled, "resume_checkpoint": str(before.folder / "model000050.pt")})
+    with raises_error("conflicting-settings", "lr_cooldown"):
+        start.prepare(codec.replace(begun, {"total_steps": 60}))
+    config, _ = start.prepare(codec.replace(begun, {"total_steps": 60, "lr_cooldown": 0.2 * 10 / 60}))
+    assert cooldown_start(60, config.train.lr_cooldown) == 58
+
+    train = TrainConfig(train_for="1000s", lr_schedule=COOLED, lr_cooldown=0.2, total_steps=10**6)
+    for done, fits in ((3000, True), (500_000, False)):
+        clock = Clock(monkeypatch)
+        it = budget.Budget(train, began_with=done, warmed_from=done)
+
+        def measured(clock: Clock = clock, it: budget.Budget = it, done: int = done) -> int:
+            for step in range(1, 100):
+                clock.now += 1.0
+                total, decided = it.after_step(train, done + step, clock.now)
+                assert not decided
+            return total
+
+        if fits:
+            assert measured() == pytest.approx(done + 1000, abs=20)
+        else:
+            with raises_error("conflicting-settings", "lr_cooldown"):
+                measured()
+
+
+def test_a_warm_up_that_a_new_optimiser_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, train = Clock(monkeypatch), TrainConfig(train_for="1m", lr_warmup_steps=700, total_steps=40_000)
+    it = budget.Budget(train, warmed_from=30_000)
+    with raises_error("conflicting-settings", "lr_warmup_steps"):
+        for step in range(30_001, 30_400):
+            clock.now += 0.1
+            it.after_step(train, step, clock.now)

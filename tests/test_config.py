@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from raising import raises_error
 
 from ddpm.cli import main, shared
-from ddpm.config import codec, fields, validation
+from ddpm.config import codec, fields, reference_names, validation
 from ddpm.config.codec import SECTIONS
 from ddpm.config.fields import Setting, settings
 from ddpm.config.model import ModelConfig
@@ -376,3 +376,9 @@ def test_a_config_file_is_readable(tmp_path: Path, tiny: Config) -> None:
     files.write_json(tmp_path / "config.json", codec.to_json(tiny))
     assert codec.from_json(files.read_json(tmp_path / "config.json")) == tiny
     assert '"image_size": 8' in (tmp_path / "config.json").read_text()
+
+
+@pytest.mark.parametrize("prediction", [[], {}, 3, None])
+def test_a_prediction_that_is_no_name(prediction: Any) -> None:
+    with raises_error("bad-value"):
+        reference_names.to_own({"prediction": prediction})

@@ -792,3 +792,17 @@ def test_flips_mirror_half_of_the_images() -> None:
     mirrored = (flipped != plain).any(axis=(1, 2, 3))
     assert 70 < mirrored.sum() < 130
     assert np.array_equal(flipped[mirrored], plain[mirrored][:, :, ::-1])
+
+
+def test_broken_images_leave_the_digest_alone_whatever_is_cached(
+    folder: Callable[..., Path], own_cache: Path, tmp_path: Path
+) -> None:
+    """A training image that cannot be decoded, when the test split is evaluated on another machine."""
+    place = folder(*(f"{part}/{k}.png" for part in ("train", "test") for k in range(12)))
+    cut = (place / "train" / "3.png").read_bytes()
+    (place / "train" / "3.png").write_bytes(cut[: len(cut) // 2])
+    model = ModelConfig(image_size=8)
+    data = DataConfig(data_dir=str(place), skip_broken=True)
+    trained_on = open_dataset(data, model).digest
+    shutil.rmtree(own_cache)
+    assert open_dataset(data, model, split="test").digest.same(trained_on, False)

@@ -140,3 +140,16 @@ def test_a_newcomer_finds_it_on_the_pages(tmp_path: Path, monkeypatch: pytest.Mo
     assert any("the included example model" in caption.value for caption in at.caption)
     assert any(button.label == "Sample" and not button.disabled for button in at.button)
     assert (tmp_path / "example" / "config.json").exists()
+
+
+def test_the_one_there_stays_until_another_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Run(shutil.copytree(SHAPES_RUN, tmp_path / "run"))
+    before = pack_example.pack(source, tmp_path / "packed")
+
+    def fails(*_: object) -> None:
+        raise OSError("no room")
+
+    monkeypatch.setattr(pack_example, "_sampled", fails)
+    with pytest.raises(OSError, match="no room"):
+        pack_example.pack(source, tmp_path / "packed")
+    assert Run(tmp_path / "packed").checkpoint() == before

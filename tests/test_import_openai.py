@@ -837,3 +837,20 @@ def test_the_home_page_opens_a_folder(
     monitor = open_page("pages/monitor.py", run="seen")
     assert not monitor.error
     run_store.store.clear()
+
+
+def test_the_optimiser_of_an_older_torch_is_handed_back() -> None:
+    """Which counted AdamW's steps in plain numbers."""
+    moment = torch.ones(2, 3)
+    state = {"state": {0: {"step": 5, "exp_avg": moment}}, "param_groups": [{"lr": 1.0, "params": [0], "fused": True}]}
+    found = export_openai._optimizer(state, ["a.weight"], 0)
+    assert found["state"] == {0: {"step": 5, "exp_avg": moment}}
+    assert found["param_groups"] == [{"lr": 1.0, "params": [0], "fused": None}]
+
+
+def test_a_log_without_a_row_is_opened_in_place(folder: Path, runs_dir: Path) -> None:
+    header = (folder / "progress.csv").read_text().splitlines()[0]
+    (folder / "progress.csv").write_text(f"{header}\n")
+    settings = ("--image_size", 8, "--in_place", True, "--data_dir", "cifar10-mini")
+    ddpm("import", folder, "--runs_dir", runs_dir, "--run", "here", *settings)
+    assert runs.find_run(runs_dir, "here").checkpoint().step == 200

@@ -233,3 +233,19 @@ def test_what_a_terminal_would_obey_is_shown(capsys: pytest.CaptureFixture[str])
 def test_a_line_of_the_log_steers_no_terminal() -> None:
     record = logging.LogRecord("ddpm", logging.INFO, "", 0, "class \x1b[2J", (), None)
     assert log_file.Lines().format(record).endswith(r"  class \x1b[2J")
+
+
+def test_a_result_is_printed_though_its_file_cannot_be_written(
+    fake_run: Callable[..., Run], runs_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake_run("mine")
+    (tmp_path / "file").touch()
+    assert main.main(["runs", "--runs_dir", str(runs_dir), "--json", str(tmp_path / "file" / "runs.json")]) == 2
+    assert "mine" in capsys.readouterr().out
+
+
+def test_columns_of_a_log_without_steps(ask: Ask, fake_run: Callable[..., Run]) -> None:
+    run = fake_run("mine")
+    run.progress_path.write_text("loss,mse\n1,1\n")
+    code, document, _ = ask("metrics", "mine", "--column", "loss")
+    assert (code, document["error"]["code"]) == (2, "wrong-file")

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,8 +18,9 @@ from ddpm.config import codec, ema_rates, validation
 from ddpm.config.training import Config, TrainConfig
 from ddpm.interop import export_openai
 from ddpm.runs import manifests, openai_folder, runs
+from ddpm.runs.jobs import Job
 from ddpm.runs.runs import Run
-from ddpm.runs.worker import Worker
+from ddpm.runs.worker import Stopped, Worker
 from ddpm.storage import files
 from ddpm.training import optimizer
 from ddpm.training.loop import TrainingLoop
@@ -293,3 +295,25 @@ def test_a_checkpoint_that_a_training_removes_meanwhile_does_not_come_back(
         post_hoc_ema._save(run, target, "ema_power0.08", {"w": torch.zeros(1)})
     assert not target.manifest_path.exists()
     assert not target.path("ema_power0.08").exists()
+
+
+def test_a_stop_ends_it_quietly(trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def make(*_: Any) -> None:
+        raise Stopped
+
+    monkeypatch.setattr(post_hoc_ema, "make", make)
+    words = [
+        "ema",
+        "--run",
+        trained.name,
+        "--runs_dir",
+        str(trained.folder.parent),
+        "--width",
+        "0.1",
+        "--job",
+        str(tmp_path / "job"),
+    ]
+    with pytest.raises(SystemExit) as ended:
+        main.main(words)
+    assert ended.value.code == 0
+    assert Job(tmp_path / "job").state() == "stopped"

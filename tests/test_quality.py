@@ -1,8 +1,9 @@
 """Evaluations of sample quality: what is compared with what, the same again, resumed, refused, shown in the page."""
 
+import copy
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from ddpm.runs import launch
 from ddpm.runs.jobs import Status
 from ddpm.runs.results import QualityJob
 from ddpm.runs.runs import Run
-from ddpm.runs.worker import Worker
+from ddpm.runs.worker import Stopped, Worker
 from ddpm.storage import arrays, files
 
 pytestmark = pytest.mark.usefixtures("runs_here", "threads_afterwards")
@@ -373,3 +374,36 @@ def test_one_in_hand_can_be_cancelled(fake_run: Callable[..., Run]) -> None:
         assert button(at, "Start").disabled
         button(at, "Cancel").click().run()
         assert "stop" in job.requests()
+
+
+@pytest.mark.parametrize("raised", [False, True], ids=["it ends", "it raises"])
+def test_a_stop_in_python_leaves_nothing_that_seems_finished(
+    raised: bool, trained: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C is a request to stop, which the measurement answers."""
+
+    def measured(*_: Any) -> Iterator[evaluation.Progress]:
+        yield evaluation.Progress(1)
+        if raised:
+            raise Stopped
+
+    monkeypatch.setattr(evaluation, "measure_source", measured)
+    with pytest.raises(KeyboardInterrupt):
+        ddpm.evaluate_quality(trained, num_samples=N, keep=True)
+    (job,) = trained.results("qualities")
+    assert job.state() == "stopped"
+
+
+def test_a_result_that_lacks_a_figure_is_refused(trained: Run, tmp_path: Path) -> None:
+    measure(trained, tmp_path / "job")
+    whole = json.loads((tmp_path / "job" / "result.json").read_text())
+    for row, figure in ((0, None), (0, "fd"), (1, "coverage")):
+        other = copy.deepcopy(whole)
+        if figure:
+            del other["rows"][row]["figures"][figure]
+        else:
+            del other["rows"][row]
+        files.write_json(tmp_path / "job" / "result.json", other)
+        with pytest.raises(UserError) as error:
+            _ = QualityJob(tmp_path / "job").result
+        assert error.value.code == "bad-value"

@@ -185,6 +185,7 @@ def test_all_is_compared_unless_named() -> None:
         (dict(flips="eta"), ("bad-value", "flips", "'eta'")),
         (dict(calls="5,x"), ("bad-value", "'5,x'")),
         (dict(calls=" "), ("missing-value", "calls")),
+        (dict(calls="100000000"), ("out-of-range", "calls")),
         (dict(timestep_respacing="50"), ("conflicting-settings", "timestep_respacing '50'")),
         (dict(calls="1001", solvers="ddim", spacing="uniform"), ("impossible-steps",)),
     ],

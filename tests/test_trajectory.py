@@ -13,8 +13,10 @@ from PIL import Image
 from raising import raises_error
 from torch import Tensor
 
+import ddpm
 from ddpm import schedules
 from ddpm.analysis import trajectory
+from ddpm.config import codec
 from ddpm.config.model import DiffusionConfig, ModelConfig
 from ddpm.config.tasks import SampleConfig
 from ddpm.config.training import Config
@@ -178,3 +180,14 @@ def test_a_stop_keeps_what_was_seen(tmp_path: Path) -> None:
     assert "--steps 8" in job.settings["command"]
     with raises_error("already-exists"):
         next(trajectory.look_source(job.folder, worker, Run(example.ASSET), settings, 0, {}))
+
+
+def test_one_that_begins_with_noise_alone_is_read_again(tmp_path: Path, tiny: Config) -> None:
+    """With zero terminal SNR log(alpha / sigma) is infinite there, and is left out."""
+    config = codec.replace(tiny, {"zero_terminal_snr": True, "prediction": "v", "total_steps": 1})
+    list(ddpm.train(config, run=tmp_path / "run"))
+    job = TrajectoryJob(tmp_path / "look")
+    with Worker(job.folder) as worker:
+        list(trajectory.look_source(job.folder, worker, Run(tmp_path / "run"), SampleConfig(steps=3), 0, {}))
+    assert job.result["lam"][0] is None
+    assert None not in job.result["lam"][1:]

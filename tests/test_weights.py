@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 import torch
 from raising import raises_error
 
+import ddpm
 from ddpm.checkpoints import checkpoint_files, identify, infer_config
 from ddpm.cli import main
 from ddpm.config import codec
@@ -24,6 +26,7 @@ from ddpm.config.training import Config
 from ddpm.errors import Code, UserError
 from ddpm.models import unet
 from ddpm.runs import manifests
+from ddpm.runs.runs import Run
 from ddpm.training import warm_start
 from ddpm.training.loop import TrainingLoop, Worker
 
@@ -278,3 +281,38 @@ def test_too_little_memory_is_no_damage(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(torch, "load", fail)
     with raises_error("out-of-memory"):
         checkpoint_files.read(path)
+
+
+def test_two_names_that_torch_takes_for_one_are_refused(tmp_path: Path) -> None:
+    """It looks entries up without regard to case, and would read another than the one that was judged."""
+    good = saved(tmp_path / "good.pt", NETWORK)
+    with zipfile.ZipFile(good) as source, zipfile.ZipFile(tmp_path / "bad.pt", "w") as target:
+        for entry in source.infolist():
+            target.writestr(entry.filename, source.read(entry))
+        pickled = next(entry for entry in source.namelist() if entry.endswith("data.pkl"))
+        target.writestr(pickled.replace("data.pkl", "Data.pkl"), source.read(pickled))
+    assert list(checkpoint_files.load_weights(good).tensors) == list(NETWORK)
+    with raises_error("damaged-checkpoint"):
+        checkpoint_files.load_weights(tmp_path / "bad.pt")
+
+
+def test_what_is_no_state_and_no_network(tmp_path: Path) -> None:
+    state = saved(tmp_path / "state000003.pt", [1, 2])
+    assert checkpoint_files.train_ids_at_step(tmp_path / "model000003.pt", 3) is None
+    assert state.exists()
+    shapes = {"time_embed.0.weight": (128, 0), "out.2.weight": (3, 0, 3, 3), "input_blocks.0.0.weight": (0, 3, 3, 3)}
+    with raises_error("unknown-network"):
+        infer_config.model_settings(shapes, "model.pt")
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        ({"lr": 1.0}, "--lr 1.0"),
+        ({"predict_xstart": True}, "--prediction x_start"),
+        ({"num_heads": 2}, "--num_heads 2"),
+    ],
+)
+def test_settings_that_contradict_a_file_are_named(flags: dict[str, Any], named: str, trained: Path) -> None:
+    with raises_error("settings-are-fixed", named):
+        ddpm.load(Run(trained).checkpoint().path("model"), **flags)

@@ -67,7 +67,8 @@ def evaluate_quality(
         progress: show a progress bar on stderr.
         settings: others, by the names that `ddpm evaluate quality --help` lists, such as steps=50 or half="first".
 
-    Raises UserError for data that cannot be read, and for fewer images than can be measured.
+    Raises UserError for data that cannot be read, and for fewer images than can be measured; KeyboardInterrupt if it
+    was asked to stop.
 
         found = ddpm.evaluate_quality("runs/mine", num_samples=2000)
         print(found.figures["fd"], found.rows["real"]["fd"])
@@ -87,10 +88,14 @@ def evaluate_quality(
         folder = named.new_result_folder("qualities") if kept and isinstance(named, Run) else work / "result"
         show = stack.enter_context(progress_bar(progress))
         with Worker(folder) as worker:
+            whole = False
             for done in evaluation.measure_source(folder, worker, named, request, {}):
                 show(done.done, done.total)
-            worker.beat(state="finished", now=True)
-        return _quality(QualityJob(folder).result)
+                whole = done.done == done.total
+            worker.beat(state="finished" if whole else "stopped", now=True)
+        if not (result := QualityJob(folder).result):  # it was asked to stop, which the Worker makes of Ctrl-C
+            raise KeyboardInterrupt
+        return _quality(result)
 
 
 def _source(source: str | os.PathLike[str] | Run, runs_dir: str | os.PathLike[str]) -> Run | Path:

@@ -77,16 +77,18 @@ def train(
 
 def _train_in_memory(config: Config, dataset: "Dataset") -> Iterator[Any]:
     from ddpm.compute import distributed
-    from ddpm.training import held_out
+    from ddpm.training import held_out, warm_start
     from ddpm.training.budget import Budget
     from ddpm.training.trainer import Trainer
 
     distributed.set_num_threads(config.train.threads)
     try:
         trainer = Trainer(config, dataset, distributed.device())
+        if config.train.resume_checkpoint:
+            warm_start.begin(trainer, warm_start.start_from(Path(config.train.resume_checkpoint), config))
         loss = held_out.begin(trainer, held_out.open_part(config))
         yield None, trainer
-        budget, began = Budget(config.train) if trainer.is_open() else None, time.monotonic()
+        budget, began = Budget.of(trainer) if trainer.is_open() else None, time.monotonic()
         for report in trainer.steps():
             if budget and trainer.is_open():
                 train = trainer.config.train

@@ -233,16 +233,15 @@ def _diverged(checkpoint: Checkpoint, only: str = "") -> str:
     return ""
 
 
-def _values(content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Returns every tensor of a network's or an optimiser's state_dict, by name or position."""
-    if not isinstance(content.get("state"), Mapping):
-        return dict(content)
-    return {
-        f"{key} of tensor {number}": value
-        for number, entry in content["state"].items()
-        for key, value in entry.items()
-        if isinstance(value, Tensor)
-    }
+def _values(content: Any) -> dict[str, Tensor]:
+    """Returns every tensor of a network's or an optimiser's state_dict, by name or position; none of anything else."""
+    if not isinstance(content, Mapping):
+        return {}
+    found = content
+    if isinstance(content.get("state"), Mapping):
+        entries = [(number, entry) for number, entry in content["state"].items() if isinstance(entry, Mapping)]
+        found = {f"{key} of tensor {number}": value for number, entry in entries for key, value in entry.items()}
+    return {name: value for name, value in found.items() if isinstance(value, Tensor)}
 
 
 def with_checkpoint(run: Run, step: int, read: Callable[[Checkpoint], T]) -> T:
@@ -314,10 +313,10 @@ def _weights_in(value: Any, path: Path) -> Weights:
     return Weights(whole, config, about["step"], about["kind"], about.get("data"))
 
 
-def train_ids_in(state: Mapping[str, Any]) -> np.ndarray | None:
+def train_ids_in(state: Any) -> np.ndarray | None:
     """Reads the identities of all images ever trained on from a state: uint64 [n]; None where it does not hold them."""
-    kept = state.get("learnt")
-    return None if kept is None else kept.numpy().view(np.uint64)
+    kept = state.get("learnt") if isinstance(state, Mapping) else None
+    return kept.numpy().view(np.uint64) if isinstance(kept, Tensor) and kept.dtype == torch.int64 else None
 
 
 def train_ids_at_step(path: Path, step: int) -> np.ndarray | None:

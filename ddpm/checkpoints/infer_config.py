@@ -51,7 +51,7 @@ def model_settings(
     """
     try:
         return _model_settings(shapes, image_size, small_size, hidden, patch_size)
-    except (KeyError, IndexError, ValueError) as error:
+    except (KeyError, IndexError, ValueError, ArithmeticError) as error:
         lacking = str(error.args[0]) if isinstance(error, KeyError) else ""
         why = f"there is no {lacking}" if lacking else str(error)
         if wrapped := next((p for p in WRAPPERS if all(name.startswith(p) for name in shapes)), ""):

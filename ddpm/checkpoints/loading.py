@@ -13,7 +13,6 @@ from ddpm.checkpoints.checkpoint_files import LoadedCheckpoint, Weights
 from ddpm.checkpoints.weights import FileState
 from ddpm.compute import distributed
 from ddpm.config import codec, fields
-from ddpm.config.model import DiffusionConfig, ModelConfig
 from ddpm.config.tasks import FromCheckpoint
 from ddpm.config.training import Config
 from ddpm.errors import UserError
@@ -152,9 +151,8 @@ def resolve_config(
         return identify.settings_of(weights.tensors, {**sizes, **flags}, source, run_probe)
     same = codec.replace(weights.config, flags)
     if same != weights.config:
-        names = {s.name for cls in (ModelConfig, DiffusionConfig) for s in fields.settings(cls)}
-        was = {n: getattr(weights.config.model, n, getattr(weights.config.diffusion, n, None)) for n in names}
-        other = [f"--{n} {flags[n]} (trained with {was[n]})" for n in flags if flags[n] != was[n]]
+        changed = codec.differences(weights.config, same).items()
+        other = [f"--{name} {new} (trained with {old})" for name, (old, new) in changed]
         raise UserError(
             f"{source.name} was trained with other settings than {', '.join(other)}: leave these flags out, it knows"
             " its own.",

@@ -80,6 +80,8 @@ def _check_zip(file: IO[bytes], size: int, name: str) -> int:
         found = [entry for entry in entries if re.fullmatch(r"[^/]+/data\.pkl", entry)]
         if len(found) != 1 or any(entry.endswith("/constants.pkl") for entry in entries):
             raise Unreadable("it has no description of its tensors")
+        if len({entry.lower() for entry in entries}) < len(entries):  # torch takes either for the other
+            raise Unreadable("two of its entries differ by upper and lower case alone")
         packed = [entry.filename for entry in entries.values() if entry.compress_type != zipfile.ZIP_STORED]
         if packed:
             raise UserError(

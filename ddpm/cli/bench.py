@@ -125,9 +125,14 @@ def _scale(options: argparse.Namespace) -> Output:
     if options.chart:
         scaling.check_chart(options.chart)
     result = _measure(lambda: scaling.measure(settings), "point")
+    found = Output(result, scaling.table(result, "markdown" in options))
     if options.chart:
-        scaling.write_chart(result, options.chart)
-    return Output(result, scaling.table(result, "markdown" in options))
+        try:
+            scaling.write_chart(result, options.chart)
+        except (UserError, OSError):
+            output.say(found.text, aside=True)  # what took minutes is not lost with the chart
+            raise
+    return found
 
 
 def _options(options: argparse.Namespace) -> Output:

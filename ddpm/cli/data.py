@@ -13,7 +13,7 @@ from ddpm.config.tasks import LsunConfig
 from ddpm.data_sets import WRITING
 from ddpm.errors import UserError
 from ddpm.formatting import plural
-from ddpm.runs.worker import Stopped, Worker
+from ddpm.runs.worker import Stopped
 
 
 def add(commands: Any) -> None:
@@ -118,10 +118,7 @@ Bar = Callable[[int, int], None]
 @contextlib.contextmanager
 def _reporting(options: argparse.Namespace) -> Iterator[Callable[[str, Bar], Bar]]:
     """Shows progress in the status of --job too, which may ask to stop: makes a bar's function one that does so."""
-    ended = False
-    with Worker(options.job) if options.job else contextlib.nullcontext() as worker:
-        if worker:
-            worker.beat(state="running")
+    with shared.status_of(options.job) as worker:
 
         def reported(doing: str, bar: Bar) -> Bar:
             def progress(done: int, total: int) -> None:
@@ -134,11 +131,8 @@ def _reporting(options: argparse.Namespace) -> Iterator[Callable[[str, Bar], Bar
             return progress
 
         yield reported
-        ended = True
         if worker:
-            worker.beat(state="finished", message="")
-    if not ended:  # the Worker took the Stopped that ended the block, and there is nothing to report
-        raise SystemExit(0)
+            worker.beat(message="")
 
 
 def _cifar10(options: argparse.Namespace) -> Output:

@@ -1,7 +1,6 @@
 """`ddpm ema`: makes an average of the weights of another width, after the training."""
 
 import argparse
-import contextlib
 from typing import Any
 
 from ddpm.cli import shared
@@ -10,7 +9,7 @@ from ddpm.config import fields
 from ddpm.config.tasks import FromCheckpoint
 from ddpm.formatting import number, plural
 from ddpm.runs import runs
-from ddpm.runs.worker import Stopped, Worker
+from ddpm.runs.worker import Stopped
 
 
 def add(commands: Any) -> None:
@@ -44,7 +43,7 @@ def _ema(options: argparse.Namespace) -> Output:
 
     run, step = runs.find_run(options.runs_dir, options.run), getattr(options, "step", 0)
     with (
-        Worker(options.job) if options.job else contextlib.nullcontext() as worker,
+        shared.status_of(options.job) as worker,
         shared.progress_bar("reading", unit="average") as bar,
     ):
 
@@ -55,11 +54,7 @@ def _ema(options: argparse.Namespace) -> Output:
                 if "stop" in worker.poll_requests():
                     raise Stopped
 
-        if worker:
-            worker.beat(state="running")
         made = post_hoc_ema.make(run, options.width, step, progress)
-        if worker:
-            worker.beat(state="finished", step=worker.status.total_steps)
     path = made.checkpoint.path(made.weights)
     how = (
         "was there already"

@@ -1,14 +1,13 @@
 """`ddpm import`: make a run from a folder that improved-diffusion wrote."""
 
 import argparse
-import contextlib
 from typing import Any
 
 from ddpm.cli import output, shared
 from ddpm.cli.output import Output
 from ddpm.config.codec import SECTIONS
 from ddpm.runs import openai_folder
-from ddpm.runs.worker import Stopped, Worker
+from ddpm.runs.worker import Stopped
 
 
 def add(commands: Any) -> None:
@@ -44,12 +43,12 @@ def add(commands: Any) -> None:
 def _import(options: argparse.Namespace) -> Output:
     folder = openai_folder.read_folder(options.folder)
     names = tuple(name.strip() for name in options.class_names.split(",") if name.strip())
-    with Worker(options.job) if options.job else contextlib.nullcontext() as worker:
+    with shared.status_of(options.job) as worker:
         from ddpm.interop import import_openai
 
         def progress(doing: str, done: int, total: int) -> None:
             if worker:
-                worker.beat(state="running", message=doing, step=done, total_steps=total)
+                worker.beat(message=doing, step=done, total_steps=total)
                 if "stop" in worker.poll_requests():
                     raise Stopped
             else:
@@ -59,7 +58,7 @@ def _import(options: argparse.Namespace) -> Output:
         given = shared.given(options, *SECTIONS.values())
         imported = import_openai.import_folder(folder, options.runs_dir, given, wanted, progress)
         if worker:
-            worker.beat(state="finished", message=" ".join(imported.notes), step=len(folder.steps))
+            worker.beat(message=" ".join(imported.notes))
     for sentence in imported.notes:
         output.say(sentence, aside=True)
     output.say(f"Run {imported.run.name} in {imported.run.folder}", aside=True)

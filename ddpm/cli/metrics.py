@@ -65,7 +65,7 @@ def _columns(run: runs.Run, frame: "pd.DataFrame", names: list[str]) -> "pd.Data
             f"The log of {run.name} has no column {unknown[0]}: its columns are {known}.", code="unknown-setting"
         )
     if names:
-        return frame[list(dict.fromkeys(["step", *names]))]
+        return frame[[name for name in dict.fromkeys(["step", *names]) if name in frame.columns]]
     rest = [name for name in frame.columns if name != "step" and frame[name].notna().any()]
     return frame[["step", *rest]] if "step" in frame.columns else frame
 

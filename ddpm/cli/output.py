@@ -65,12 +65,12 @@ def is_json(words: Sequence[str]) -> bool:
 
 def show(output: Output | None, target: bool | Path) -> None:
     """Prints the result, as `target` (the value of --json) says."""
-    if isinstance(target, Path):
-        files.write_json(target, finite(output.document if output else {}))
     if target is True:
         print_document(output.document if output else {})
     elif output and output.text:
         say(output.text)
+    if isinstance(target, Path):  # last, as it may fail
+        files.write_json(target, finite(output.document if output else {}))
 
 
 def say(text: str, *, aside: bool = False) -> None:

@@ -122,6 +122,7 @@ def _resumed(options: argparse.Namespace) -> tuple[Path, bool]:
 
 def _measure(folder: Path, source: Any, settings: QualityConfig, flags: Any, probe: bool, made: bool = False) -> bool:
     """Measures into a folder; returns whether all was done."""
+    whole = False
     with shared.job_worker(folder, made=made) as worker:
         worker.beat(message="Loading the network")
         from tqdm import tqdm

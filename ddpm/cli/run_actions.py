@@ -1,7 +1,6 @@
 """`ddpm runs ACTION`: tags, notes, names, copies, the archive, the bin, and old checkpoints of runs."""
 
 import argparse
-import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ from ddpm.errors import UserError
 from ddpm.formatting import plural
 from ddpm.runs import about, cleanup, copying, in_use, renaming, runs, trash
 from ddpm.runs.runs import Run
-from ddpm.runs.worker import Stopped, Worker
+from ddpm.runs.worker import Stopped
 
 MEGABYTE = 2**20
 
@@ -150,7 +149,7 @@ def _rename(options: argparse.Namespace) -> Output:
 
 def _duplicate(options: argparse.Namespace) -> Output:
     run = runs.find_run(options.runs_dir, options.name)
-    with Worker(options.job) if options.job else contextlib.nullcontext() as worker:
+    with shared.status_of(options.job) as worker:
 
         def progress(done: int, total: int) -> None:
             if worker:
@@ -158,11 +157,7 @@ def _duplicate(options: argparse.Namespace) -> Output:
                 if "stop" in worker.poll_requests():
                     raise Stopped
 
-        if worker:
-            worker.beat(state="running")
         copy = copying.copy_run(run, options.new, options.at_step, progress)
-        if worker:
-            worker.beat(state="finished", step=worker.status.total_steps)
     further = f"`{copy.shell('train', '--resume')}` trains it on"
     if copy.is_complete():
         further = f"`{copy.further_command(2 * copy.config.train.total_steps)}` trains it further"

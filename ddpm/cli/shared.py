@@ -253,6 +253,24 @@ def job_worker(folder: Path, made: bool = False) -> Iterator[Worker]:
         raise
 
 
+@contextlib.contextmanager
+def status_of(job: Path | None) -> Iterator[Worker | None]:
+    """Keeps the status of work in the folder `job`, which may ask it to stop; None where there is no such folder.
+
+    A block that a request to stop ended has nothing to report, and ends the program.
+    """
+    ended = False
+    with Worker(job) if job else contextlib.nullcontext() as worker:
+        if worker:
+            worker.beat(state="running")
+        yield worker
+        ended = True
+        if worker:
+            worker.beat(state="finished", step=worker.status.total_steps)
+    if not ended:  # the Worker took the Stopped that ended the block
+        raise SystemExit(0)
+
+
 def _holds_results(folder: Path) -> bool:
     """True if the folder holds more than every job writes; on a full disk a likelihood is in its status alone."""
     status = jobs.Job(folder).status()

@@ -56,9 +56,29 @@ def least_total(train: TrainConfig, done: int) -> int:
     return total_for(done + 1, train.lr_cooldown) if train.lr_schedule == COOLED else done + 1
 
 
-def too_short(train: TrainConfig, total_steps: int) -> str:
-    """Says in a sentence that train_for, which comes to `total_steps`, is too short for the warm-up; empty if not."""
+def cooled_before(train: TrainConfig, total_steps: int, done: int) -> str:
+    """Says in a sentence that the cooldown of a training which begins with a file of `done` steps lies before them.
+
+    Empty where it does not.
+    """
+    start = cooldown_start(total_steps, train.lr_cooldown)
+    if train.lr_schedule != COOLED or start >= done:
+        return ""
+    share = train.lr_cooldown * (total_steps - done) / total_steps
+    return (
+        f"The cooldown, a share of {train.lr_cooldown:g} of all {total_steps:,} steps, begins after step {start:,}, and"
+        f" the file that training begins with has {done:,} behind it: set lr_cooldown to {share:.2g}, the same share of"
+        " the steps that are left."
+    )
+
+
+def too_short(train: TrainConfig, total_steps: int, warmed_from: int = 0) -> str:
+    """Says in a sentence that train_for, which comes to `total_steps`, is too short for the warm-up; empty if not.
+
+    warmed_from: steps done when the warm-up began.
+    """
     falls = cooldown_start(total_steps, train.lr_cooldown) if train.lr_schedule == COOLED else total_steps
+    falls, total_steps = falls - warmed_from, total_steps - warmed_from
     if train.lr_warmup_steps <= falls:
         return ""
     return (

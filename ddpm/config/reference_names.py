@@ -22,6 +22,8 @@ def to_own(values: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in named.items():
         if not isinstance(value, bool):
             raise UserError(f"{name} is {brief(value)}: set it to True or False.", code="bad-value")
+    if not isinstance(own.get("prediction", ""), str):
+        raise UserError(f"prediction is {brief(own['prediction'])}: name one.", code="bad-value")
     wanted = {SWITCHES[name] for name, value in named.items() if value}
     if len(wanted | ({own["prediction"]} if "prediction" in own else set())) > 1:
         said = ", ".join(f"{name} {value}" for name, value in values.items() if name in (*SWITCHES, "prediction"))

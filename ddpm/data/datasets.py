@@ -340,6 +340,8 @@ def _opened(
         return _Opened(images, entries, encoded.notices(source))
     if only_identities:
         found = None if part else decoded.cached(source, data, model)
+        if found is None and data.skip_broken and not part:  # which ones are broken is known once they are decoded
+            found = decoded.open_decoded(source, data, model, progress)
         found = found or decoded.identities(source, data, progress, part)
     else:
         found = decoded.open_decoded(source, data, model, progress, part)

@@ -113,6 +113,7 @@ def export_checkpoint(run: Run, folder: Path, step: int = 0) -> list[str]:
             f"{folder} holds {taken[0]} already: choose another folder for --openai.", code="already-exists"
         )
     weights, optimizer, done = checkpoint_files.with_checkpoint(run, step, lambda checkpoint: _read(run, checkpoint))
+    converted = _optimizer(optimizer, list(weights["model"]), hidden) if optimizer else None
     for kind, tensors in weights.items():
         separator = "_" if kind.startswith("ema") else ""
         _save(
@@ -125,9 +126,8 @@ def export_checkpoint(run: Run, folder: Path, step: int = 0) -> list[str]:
             "Its --use_fp16 has AdamW work on a single flat tensor, so it cannot resume from this optimiser's file: the"
             " flag is left out; to train with it, move the file away."
         )
-    if optimizer:
-        names = list(weights["model"])
-        _save(folder / f"opt{done:06d}.pt", _optimizer(optimizer, names, hidden))
+    if converted:
+        _save(folder / f"opt{done:06d}.pt", converted)
     else:
         notes.append("There is no optimiser's file: improved-diffusion begins a new one.")
     frame = openai_log.to_openai_columns(metrics.MetricReader(run.progress_path).read(), _last_step_of_theirs(run))
@@ -184,7 +184,10 @@ def _pad_labels(name: str, tensor: Tensor, hidden: int) -> Tensor:
 def _optimizer(state: Mapping[str, Any], names: list[str], hidden: int) -> dict[str, Any]:
     """Converts AdamW's state_dict to what improved-diffusion loads: not fused, and padded where the weights are."""
     padded = {
-        place: {key: _pad_labels(names[place], value, hidden) if value.ndim else value for key, value in entry.items()}
+        place: {
+            key: _pad_labels(names[place], value, hidden) if isinstance(value, Tensor) and value.ndim else value
+            for key, value in entry.items()
+        }
         for place, entry in state["state"].items()
     }
     return {"state": padded, "param_groups": [{**group, "fused": None} for group in state["param_groups"]]}

@@ -250,7 +250,8 @@ def _open_in_place(
             made.append(checkpoint.manifest_path)
             manifests.commit(checkpoint)
             step = start.step
-        last = openai_log.read_progress(folder.progress).iloc[-1].to_dict() if folder.progress else {}
+        rows = openai_log.read_progress(folder.progress) if folder.progress else None
+        last = {} if rows is None or rows.empty else rows.iloc[-1].to_dict()
         made += [run.folder / "status.json", run.folder / "config.json"]
         files.write_json(run.folder / "config.json", codec.to_json(config))
         _write_status(run, step, last, notes)

@@ -24,6 +24,8 @@ FLIPS = {
 }
 """Settings whose opposite can be compared, and the label of that opposite."""
 
+MOST_CALLS = 100_000  # model evaluations an image
+
 
 class SolverVariant(NamedTuple):
     """A solver with its spacing: a row of the grid, a line of the chart."""
@@ -98,6 +100,10 @@ def evaluation_counts(settings: SolverBenchmarkConfig) -> list[int]:
     if not found:
         raise UserError(
             "calls is empty: name numbers of model evaluations to try, as in --calls 5,10,20.", code="missing-value"
+        )
+    if found[-1] > MOST_CALLS:
+        raise UserError(
+            f"calls has {found[-1]:,}, more than {MOST_CALLS:,} model evaluations: try fewer.", code="out-of-range"
         )
     return found
 

@@ -124,7 +124,8 @@ def extend(run: Run, total_steps: int) -> None:
 def extend_time(run: Run, train_for: str) -> None:
     """Sets the time of training of a run that is not active, all in all, which Resume then trains for.
 
-    Raises UserError for what is no time, for one that is used already, and as `extend` does.
+    The time that it has changes nothing: what was decided of it stands.  Raises UserError for what is no time,
+    for one that is used already, and as `extend` does.
     """
     seconds = formatting.seconds_of(train_for)
     with _changing(run) as newest:
@@ -135,6 +136,8 @@ def extend_time(run: Run, train_for: str) -> None:
                 code="nothing-left",
             )
         config = Run(run.folder).config
+        if config.train.train_for and formatting.seconds_of(config.train.train_for) == seconds:
+            return
         least = learning_rate.least_total(config.train, newest.step if newest else 0)
         steps = max(config.train.total_steps, least)  # what it comes to follows from the speed
         config = codec.replace(config, {"train_for": train_for, "total_steps": steps})

@@ -10,6 +10,7 @@ from ddpm.runs.near_copies import NearCopies
 from ddpm.solvers import SOLVERS
 
 Numbers = Annotated[list[float], Meta(max_length=10**6)]
+FileName = Annotated[str, Meta(max_length=255)]
 NumbersOrNone = Annotated[list[float | None], Meta(max_length=10**6)]
 Bits = Annotated[float, Meta(ge=-1e6, le=1e6)]
 
@@ -21,7 +22,7 @@ class CheckpointRecord:
     path: Annotated[str, Meta(max_length=2**15)] = ""
     sha256: Annotated[str, Meta(max_length=64)] = ""
     step: Count = 0
-    weights: Annotated[str, Meta(max_length=100)] = ""
+    weights: FileName = ""
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ class Trajectory:
     """result.json of a trajectory: a number of each model evaluation."""
 
     t: Numbers
-    lam: Numbers
+    lam: NumbersOrNone  # None where there is noise alone
     change: NumbersOrNone
     x_start_change: NumbersOrNone
     total: Count = 0
@@ -148,6 +149,21 @@ class Trajectory:
 
 Interval = Annotated[list[float | None], Meta(min_length=3, max_length=3)]  # value, low, high
 Name = Annotated[str, Meta(max_length=100)]
+# What every result has had, and readers count on.
+QUALITY_ROWS = ("samples", "real")
+QUALITY_FIGURES = (
+    "fd",
+    "fd_infinity",
+    "kd",
+    "density",
+    "coverage",
+    "patches_fine",
+    "patches_coarse",
+    "spectrum",
+    "colour",
+    "spread",
+    "blockiness",
+)
 
 
 @dataclass(frozen=True)
@@ -157,6 +173,10 @@ class QualityRow:
     name: Name
     n: Count
     figures: Annotated[dict[Name, Interval], Meta(max_length=100)]
+
+    def __post_init__(self) -> None:
+        if missing := [name for name in QUALITY_FIGURES if name not in self.figures]:
+            raise ValueError(f"the row {self.name!r} has no {missing[0]}")
 
 
 @dataclass(frozen=True)
@@ -174,7 +194,7 @@ class QualityAbout:
     version: Count
     shape: Annotated[list[Count], Meta(min_length=3, max_length=3)]
     step: Count = 0
-    weights: Name = ""
+    weights: FileName = ""
     sampler: Name = ""
     nfe: Count = 0
     guidance_scale: float = 1.0
@@ -216,3 +236,7 @@ class Quality:
     copies: NearCopies | None = None
     copies_note: Annotated[str, Meta(max_length=2**16)] = ""  # why near-copies were not looked for
     inception: Inception | None = None
+
+    def __post_init__(self) -> None:
+        if missing := [name for name in QUALITY_ROWS if not any(row.name == name for row in self.rows)]:
+            raise ValueError(f"there is no row {missing[0]!r}")

@@ -5,6 +5,7 @@ from ddpm.config import learning_rate
 from ddpm.config.training import COOLED, TrainConfig
 from ddpm.errors import UserError
 from ddpm.training.pace import MEMORY, Pace
+from ddpm.training.trainer import Trainer
 
 LEAST_STEPS = 3  # that are timed, after the first, before their speed counts
 LEAST_SHARE = 0.02  # of the time, and
@@ -19,11 +20,18 @@ class Budget:
     that is left is shorter than that; without one the last step is the one with which the time is used up.
     """
 
-    def __init__(self, train: TrainConfig):
+    def __init__(self, train: TrainConfig, began_with: int = 0, warmed_from: int = 0):
+        """began_with: steps of the file that the training begins with now.  warmed_from: steps before the warm-up."""
+        self.began_with, self.warmed_from = began_with, warmed_from
         self.seconds = formatting.seconds_of(train.train_for)
         self._memory = max(MEMORY, self.seconds / 10)
         self._pace: Pace | None = None
         self._timed, self._began, self._checked = 0, 0.0, False
+
+    @classmethod
+    def of(cls, trainer: Trainer) -> "Budget":
+        """The budget of a training that begins, or goes on."""
+        return cls(trainer.config.train, trainer.began_with, trainer.warmed_from)
 
     def after_step(self, train: TrainConfig, step: int, used: float) -> tuple[int, bool]:
         """The total number of steps as expected after `step` of them, and whether that is decided now.
@@ -51,9 +59,11 @@ class Budget:
         return expected, False
 
     def _check(self, train: TrainConfig, step: int, expected: int) -> None:
-        """Raises UserError where the time ends before the warm-up, as the first estimate has it."""
-        if self._checked or step >= train.lr_warmup_steps:
+        """Raises UserError where warm-up or cooldown do not fit into the time, as the first estimate has it."""
+        if self._checked:
             return
         self._checked = True
-        if sentence := learning_rate.too_short(train, expected):
+        warm = step - self.warmed_from >= train.lr_warmup_steps
+        sentence = "" if warm else learning_rate.too_short(train, expected, self.warmed_from)
+        if sentence := sentence or learning_rate.cooled_before(train, expected, self.began_with):
             raise UserError(sentence, code="conflicting-settings")

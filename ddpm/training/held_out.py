@@ -89,7 +89,8 @@ class HeldOutLoss:
         random = np.random.PCG64(np.random.SeedSequence((config.train.seed, count))).random_raw(count) / 2.0**64
         self.t = torch.from_numpy(((np.arange(count) + random) * T / count).astype(np.int64).clip(max=T - 1))
         exact = 1.0 if trainer.compute.precision == "fp32" else held_out.EXACT
-        self.interval = held_out.interval(config.train, count, distributed.world_size(), exact)
+        interval = held_out.interval(config.train, count, distributed.world_size(), exact)
+        self.interval = distributed.broadcast_object(interval)  # other machines may compute in another precision
         self.columns = progress_log.held_out_columns([kind for kind in trainer.weights() if kind != "model"])
 
     def __len__(self) -> int:

@@ -28,7 +28,7 @@ class Length:
 
     def __init__(self, run: Run, worker: Worker, trainer: Trainer):
         self._run, self._worker, self._trainer = run, worker, trainer
-        self._budget = Budget(trainer.config.train) if trainer.is_open() else None
+        self._budget = Budget.of(trainer) if trainer.is_open() else None
         self._decided_at = -1  # the step after which the time decided how many there are
 
     def begins_cooldown(self) -> bool:

@@ -193,10 +193,7 @@ class TrainingLoop:
     def _begin_from(self, path: Path) -> None:
         """Begins with the weights of a file, the averages and the optimiser next to it, and its number of steps."""
         start = distributed.run_on_main(lambda: warm_start.start_from(path, self.config))
-        fitting.fit(self.trainer.model, start.weights["model"], path.name)
-        self.trainer.load(start.weights, start.optimizer, start.state)
-        for sentence in start.notes:
-            log.info("%s", sentence)
+        warm_start.begin(self.trainer, start)
         now, seen = self.dataset.digest, lineage.from_json(start.seen)
         mixed = lineage.count_mixed(start.train_ids, self.dataset)
         self.train_ids = lineage.merge_train_ids(start.train_ids, self.dataset)
@@ -269,7 +266,7 @@ class TrainingLoop:
                 if last:
                     self._end_finished()
                 else:
-                    if not save or self.save_is_due():
+                    if not save or self.save_again_at:  # that one found no room
                         self._save(report, must=True)
                     self._end_stopped(step)
                 raise

@@ -85,6 +85,7 @@ class Trainer:
         self.rng = torch.Generator().manual_seed(config.train.seed)
         self.timesteps: TimestepSampler = SAMPLERS[config.train.schedule_sampler](len(self.schedule))
         self.step = self.warmed_from = 0
+        self.began_with = 0  # steps of the file that training begins with now
         self.decided_for = ""  # the train_for for which total_steps is decided; empty before that
 
     def _compute_in(self, name: str) -> None:
@@ -255,6 +256,7 @@ class Trainer:
             groups = [{**group, **own} for group in optimizer["param_groups"]]
             self.optimizer.load_state_dict({**optimizer, "param_groups": groups})
         self.step = state["step"]
+        self.began_with = self.step if state.get("fresh") else 0
         self.decided_for = state.get("decided_for", "")
         self._resume_learning_rate(state)
         self.stream.position = state["position"]

@@ -20,6 +20,7 @@ from ddpm.formatting import plural
 from ddpm.models import unet
 from ddpm.runs import openai_folder
 from ddpm.runs.openai_folder import Files
+from ddpm.training.trainer import Trainer
 
 log = logging.getLogger("ddpm")
 
@@ -89,6 +90,8 @@ def _start(
             f"{name} has {plural(step, 'update')} behind it, and training would end at step {total}: raise {raised}.",
             code="nothing-left",
         )
+    if not config.train.train_for and (sentence := learning_rate.cooled_before(config.train, total, step)):
+        raise UserError(sentence, code="conflicting-settings")
     what = restored(found, optimizer)
     known = _known(Path(config.train.resume_checkpoint), weights.config)
     if known and config.model.class_cond and config.model.cond_drop_prob and not known.model.cond_drop_prob:
@@ -103,6 +106,14 @@ def _start(
     if optimizer is None:
         state["warmed_from"] = step  # AdamW begins anew, and the warm-up of its learning rate with it
     return Start(found, optimizer, state, notes, weights.config, weights.data, train_ids)
+
+
+def begin(trainer: Trainer, start: Start) -> None:
+    """Gives a trainer the weights, the averages, the optimiser and the number of steps of a file."""
+    fitting.fit(trainer.model, start.weights["model"], Path(trainer.config.train.resume_checkpoint).name)
+    trainer.load(start.weights, start.optimizer, start.state)
+    for sentence in start.notes:
+        log.info("%s", sentence)
 
 
 def restored(found: Mapping[str, Any], optimizer: Mapping[str, Any] | None) -> str:
