@@ -33,7 +33,7 @@ SOLVERS = {
     "ddpm": Solver("DDPM", "Ho et al. 2020, Algorithm 2", "Adds fresh noise at every step, as in training; best with hundreds of steps.", "ddpm", 0, takes=("variance", "sigma_small")),
     "ddim": Solver("DDIM", "Song et al. 2021, Eq. 12", "Simple and robust; good from about 50 steps.", "ddim", 1, LOGSNR, takes=("eta",)),
     "plms": Solver("PLMS", "Liu et al. 2022, Eq. 12", "Linear multistep over four model outputs; the first step takes two evaluations.", "ipndm", 2, LOGSNR, warm_up=1, options=dict(twice=True)),
-    "ipndm": Solver("iPNDM", "Zhang and Chen 2023, Appendix B", "Linear multistep over four model outputs, without an extra evaluation for the first step.", "ipndm", 2, LOGSNR),
+    "ipndm": Solver("iPNDM", "Zhang and Chen 2023", "Linear multistep over four model outputs, without an extra evaluation for the first step.", "ipndm", 2, LOGSNR),
     "dpm++2m": Solver("DPM-Solver++ 2M", "Lu et al. 2022b, Algorithm 2", "Second-order multistep: good images in 10 to 20 steps.", "dpm_solver_pp", 2, LOGSNR, options=dict(order=2)),
     "dpm++3m": Solver("DPM-Solver++ 3M", "Lu et al. 2022b, Section 5", "Third-order multistep: closer to the converged image than 2M from about 10 steps.", "dpm_solver_pp", 3, LOGSNR, options=dict(order=3)),
     "dpm++2m-sde": Solver("DPM-Solver++ 2M SDE", "Lu et al. 2022b, Section 5.2", "Adds fresh noise at every step, and is still good in 20 steps.", "sde_dpm_solver_pp", 0, LOGSNR),

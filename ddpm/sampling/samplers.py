@@ -295,7 +295,7 @@ def ipndm(
     to_zero: bool = True,
     randn_like: RandnLike = torch.randn_like,
 ) -> Iterator[SampleStep]:
-    """iPNDM of order 4: DDIM's step with up to four eps blended by Adams-Bashforth (Zhang and Chen 2023, Section 3.3).
+    """iPNDM of order 4: DDIM's step with up to four eps blended by Adams-Bashforth (Zhang and Chen 2023).
 
     twice: as PLMS begins (Liu et al. 2022, Eq. 12 and 22), the first step is done again with the mean of the eps at
     both its ends.  The step to the clean image takes the prediction alone.  x: [N, C, H, W] ~ N(0, I).
