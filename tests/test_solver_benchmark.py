@@ -95,6 +95,17 @@ def test_distances_fall_with_the_calls(gaussian: Config) -> None:
         assert distances[0] > distances[1] > distances[2], way  # type: ignore[operator]
 
 
+def test_converged_images_that_are_no_numbers_are_said(gaussian: Config) -> None:
+    """Of weights that diverged, or unclipped of a network that amplifies: before any cell is sampled."""
+
+    def amplifying(x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
+        return 1e9 * x
+
+    settings = SolverBenchmarkConfig(num_samples=4, solvers="ddim", calls="2", clip_denoised=False)
+    with raises_error("not-finite"):
+        list(solver_benchmark.measure(amplifying, gaussian, settings))
+
+
 def test_what_adds_noise_has_no_distance_and_is_sampled_all_the_same(gaussian: Config) -> None:
     records = measured(gaussian, solvers="ddpm,dpm++2m-sde,ddim,heun", calls="5", eta=1.0, churn=20.0)
     found = cells_of(records)

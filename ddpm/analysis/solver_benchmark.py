@@ -111,12 +111,16 @@ def measure(
             wanted = dataclasses.replace(settings, clip_denoised=clip)
             yield from sampling.run(resolve_cell(solver_grid.sample_of(config, wanted, variant, nfe)))
             both.append(sampling.images)
+        apart = distances(*both)
+        if not bool(apart.isfinite().all()):
+            clipping, remedy = ("with", "take an earlier") if clip else ("without", "clip x_start, or take another")
+            raise UserError(
+                f"The converged images {clipping} clipping are not finite, and there is no distance from them: {remedy}"
+                " checkpoint.",
+                code="not-finite",
+            )
         converged[clip] = Converged(
-            clip,
-            both[0],
-            solver_grid.CONVERGED_CALLS,
-            float(distances(*both).quantile(0.5)),
-            float(distances(*both).max()),
+            clip, both[0], solver_grid.CONVERGED_CALLS, float(apart.quantile(0.5)), float(apart.max())
         )
         yield Measured(sampling.done, total, converged=converged[clip])
     if not clips:  # nothing has warmed up yet
