@@ -18,6 +18,7 @@ from ddpm.formatting import memory, plural, printable
 from ddpm.storage import arrays, image_limits, images, zip_files
 
 MOST_LABELS = 2**27  # bytes of an array of labels or class names
+REACH = 2**28  # bytes of images that are unpacked in a second or two
 
 
 class Npz(Source):
@@ -135,6 +136,10 @@ class Npz(Source):
 
     def test_part(self) -> Source | None:
         return Npz(self.path, self.kind, test_of=self) if self.has_test else None
+
+    @property
+    def within_reach(self) -> int:
+        return max(1, min(self.count, REACH // math.prod(self.shape[1:])))  # what is before them is unpacked too
 
     def stamps(self) -> Any:
         return self._stamp

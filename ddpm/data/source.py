@@ -66,6 +66,11 @@ class Source(ABC):
             if index in wanted:
                 yield item
 
+    @property
+    def within_reach(self) -> int:
+        """How many of the first images can be read in a moment, one by one, whatever lies between them."""
+        return self.count
+
     def class_counts(self) -> tuple[int, ...]:
         """Number of images of each class; empty without labels."""
         return () if self.labels is None else count_classes(self.labels, self.class_names)

@@ -229,7 +229,8 @@ def _inspect(data_dir: str, stamp: int) -> Contents:
 def _thumbnails(data_dir: str, stamp: int, size: int, channels: int) -> bytes | None:
     """Images from across the data, prepared as for the network; broken ones are left out."""
     source = sources.open_source(data_dir, image_check.quick())
-    wanted = np.unique(np.linspace(0, source.count - 1, min(SHOWN, source.count)).astype(int))
+    last = source.within_reach - 1
+    wanted = np.unique(np.linspace(0, last, min(SHOWN, last + 1)).astype(int))
     tiles = []
     for item in source.some_items(wanted.tolist(), size, channels):
         try:
