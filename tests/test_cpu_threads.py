@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from test_cli import TINY
 from waiting import PATIENCE, until
 
-from ddpm.host import cpu_threads, hardware
+from ddpm.host import control_groups, cpu_threads, hardware, memory
 from ddpm.runs.runs import Run
 from ddpm.runs.worker import Worker
 from ddpm.storage import locks
@@ -58,7 +58,7 @@ def test_a_process_bound_to_other_cores_takes_none_of_these() -> None:
 def test_bound_to_some_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     monkeypatch.setattr(psutil, "cpu_count", lambda logical=True: 16 if logical else 8)
-    monkeypatch.setattr(hardware, "quota", lambda: None)
+    monkeypatch.setattr(control_groups, "quota", lambda: None)
     monkeypatch.setattr(hardware, "_distinct", lambda allowed: 0)
     for allowed, found in (
         (None, (8, 16)),
@@ -71,7 +71,7 @@ def test_bound_to_some_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "_distinct", lambda allowed: 6)  # twelve hyperthreads of six cores
     assert (hardware.physical(), hardware.logical()) == (6, 12)
     for limit, found in ((2.0, (2, 2)), (1.5, (2, 2)), (0.3, (1, 1)), (10.0, (6, 10)), (100.0, (6, 12))):
-        monkeypatch.setattr(hardware, "quota", lambda limit=limit: limit)
+        monkeypatch.setattr(control_groups, "quota", lambda limit=limit: limit)
         assert (hardware.physical(), hardware.logical()) == found
 
 
@@ -120,8 +120,59 @@ def test_quota(tmp_path: Path, member: str, files: dict[str, str], limit: float 
     for name, text in files.items():
         (tmp_path / "groups" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "groups" / name).write_text(text)
-    assert hardware.quota(tmp_path / "groups", own) == limit
-    assert hardware.quota(tmp_path / "groups", tmp_path / "nowhere") is None
+    assert control_groups.quota(tmp_path / "groups", own) == limit
+    assert control_groups.quota(tmp_path / "groups", tmp_path / "nowhere") is None
+
+
+@pytest.mark.parametrize(
+    ("member", "files", "found"),
+    [
+        ("0::/", {}, None),
+        ("0::/a", {"a/memory.max": "max", "a/memory.current": "5"}, None),
+        ("0::/a", {"a/memory.max": "4000", "a/memory.current": "3000"}, (4000, 1000)),
+        (
+            "0::/a",
+            {"a/memory.max": "4000", "a/memory.current": "3000", "a/memory.stat": "anon 9\ninactive_file 500\n"},
+            (4000, 1500),
+        ),
+        (
+            "0::/a/b",
+            {
+                "a/b/memory.max": "9000",
+                "a/b/memory.current": "1000",
+                "a/memory.max": "10000",
+                "a/memory.current": "9900",
+            },
+            (9000, 100),
+        ),
+        (
+            "7:memory:/docker/3\n4:cpu:/docker/3",
+            {
+                "memory/docker/3/memory.limit_in_bytes": "4000",
+                "memory/docker/3/memory.usage_in_bytes": "4500",
+                "memory/docker/3/memory.stat": "total_inactive_file 700",
+            },
+            (4000, 200),
+        ),
+    ],
+)
+def test_memory_of_control_groups(
+    tmp_path: Path, member: str, files: dict[str, str], found: tuple[int, int] | None
+) -> None:
+    own = tmp_path / "cgroup"
+    own.write_text(member + "\n")
+    for name, text in files.items():
+        (tmp_path / "groups" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "groups" / name).write_text(text)
+    assert control_groups.memory(tmp_path / "groups", own) == found
+    assert control_groups.memory(tmp_path / "groups", tmp_path / "nowhere") is None
+
+
+def test_the_smaller_memory_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Memory", (), {"available": 600, "total": 1000}))
+    for limit, found in ((None, (600, 1000)), ((800, 700), (600, 800)), ((5000, 10), (10, 1000))):
+        monkeypatch.setattr(control_groups, "memory", lambda limit=limit: limit)
+        assert (memory.available(), memory.total()) == found
 
 
 @pytest.mark.parametrize(("said", "asked"), [("", 0), ("4", 4), ("1", 1), ("4,2", 4), ("many", 0), ("-3", 0), ("0", 0)])

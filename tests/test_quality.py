@@ -11,6 +11,7 @@ import numpy as np
 import openpyxl
 import pytest
 from app_page import button, open_page, plain, said
+from PIL import Image
 
 import ddpm
 from ddpm.checkpoints import loading
@@ -112,6 +113,35 @@ def test_the_same_seeds_give_the_same_figures_and_one_that_is_resumed_too(traine
     with pytest.raises(UserError) as error:
         measure(trained, tmp_path / "a")
     assert error.value.code == "already-exists"
+
+
+def test_samples_of_another_evaluation_are_not_gone_on_with(trained: Run, tmp_path: Path) -> None:
+    assert measure(trained, tmp_path / "a", batch_size=100, stop_after=3) == {}
+    before = (tmp_path / "a" / "settings.json").read_bytes()
+    for changes in ({"seed": 1}, {"steps": 3}, {"weights": "model"}, {"precision": "bf16"}):
+        assert refused(trained, tmp_path / "a", **changes) == "already-exists", changes
+    assert (tmp_path / "a" / "settings.json").read_bytes() == before
+    result = measure(trained, tmp_path / "a", num_samples=N + 4, split="train", copies=False)
+    assert (result["about"]["n"], result["about"]["part"]) == (N + 4, "train")
+
+
+def test_a_batch_that_a_loss_of_power_left_empty_is_sampled_again(trained: Run, tmp_path: Path) -> None:
+    whole = measure(trained, tmp_path / "a", batch_size=100)
+    assert measure(trained, tmp_path / "b", batch_size=100, stop_after=5) == {}
+    job = QualityJob(tmp_path / "b")
+    assert [path.name for path in job.batch_paths()] == ["batch_0000000.npy", "batch_0000100.npy"]
+    job.batch_paths()[1].write_bytes(b"")
+    assert [len(batch) for batch in job.batches()] == [100]
+    again = measure(trained, tmp_path / "b", batch_size=100)
+    assert json.dumps(again["rows"]) == json.dumps(whole["rows"])
+
+
+def test_photographs_without_a_model_are_compared_at_a_size_that_fits(tmp_path: Path) -> None:
+    for name, size, side in (("small", (40, 30), 30), ("large", (4000, 3000), evaluation.MOST_SIDE)):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", size).save(tmp_path / name / "a.png")
+        found = evaluation._config_of(QualityConfig(samples=str(tmp_path / name)))
+        assert found.model.image_size == side
 
 
 def test_training_images_stand_in_for_too_few_held_out_ones(tiny: Config, tmp_path: Path, runs_dir: Path) -> None:

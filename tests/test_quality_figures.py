@@ -211,6 +211,18 @@ def test_noise_images_have_the_colours_of_the_reference() -> None:
     assert spread == pytest.approx(1, abs=0.03)
 
 
+def test_how_many_are_computed_at_once_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = pictures()[:20]
+    wanted = pixels.noise_like(images, 7), pixels.blurred(images)
+    monkeypatch.setattr(pixels, "BLOCK", 3 * images[0].size)
+    for found, one in zip((pixels.noise_like(images, 7), pixels.blurred(images)), wanted, strict=True):
+        np.testing.assert_array_equal(found, one)
+    mean, spread = pixels.colours(images)
+    values = np.random.default_rng(0).standard_normal((7, *images.shape[1:]), np.float32)
+    all_at_once = np.rint(values * spread.astype(np.float32) + mean.astype(np.float32)).clip(0, 255)
+    np.testing.assert_array_equal(pixels.noise_like(images, 7), all_at_once)
+
+
 def test_blurring_keeps_means_and_takes_detail() -> None:
     images = pictures()
     np.testing.assert_allclose(pixels.blurred(images).mean((1, 2)), images.mean((1, 2)), atol=0.1)

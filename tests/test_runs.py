@@ -20,7 +20,7 @@ from ddpm.config import codec
 from ddpm.config.tasks import SampleConfig
 from ddpm.config.training import Config
 from ddpm.errors import UserError
-from ddpm.runs import queue, run_names, runs, trash
+from ddpm.runs import queue, renaming, run_names, runs, trash
 from ddpm.runs.results import SampleJob
 from ddpm.runs.runs import Run
 from ddpm.runs.worker import Stopped, Worker
@@ -375,3 +375,37 @@ def test_the_bin_is_emptied_of_what_is_named(fake_run: FakeRun, runs_dir: Path) 
     assert [entry.name for entry in trash.entries(runs_dir)] == [kept[1]]
     assert main.main(["runs", "empty", "twice", "--runs_dir", str(runs_dir)]) == 0, "the only one of that run"
     assert trash.entries(runs_dir) == []
+
+
+def test_a_queue_that_cannot_look_for_long_goes_on_waiting(
+    runs_dir: Path, tiny: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, tries = runs.create_run(runs_dir, "first", tiny), 0
+    guard = queue.guard
+
+    def sometimes(folder: Path) -> Any:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise UserError("Another process has been changing runs for half a minute.", code="busy")
+        return guard(folder)
+
+    monkeypatch.setattr(queue, "guard", sometimes)
+    with Worker(run.folder, state="queued") as worker:
+        queue.wait_in_queue(run, worker)
+        assert (tries, worker.status.state) == (2, "starting")
+
+
+def test_samples_in_the_bin_go_back_to_a_run_that_was_renamed(fake_run: FakeRun, runs_dir: Path) -> None:
+    run = fake_run("a")
+    deleted = []
+    for name in ("20261101-120000", "20261101-120001"):
+        (run.folder / "samples" / name).mkdir(parents=True)
+        deleted.append(trash.trash_samples(SampleJob(run.folder / "samples" / name)))
+    renamed = renaming.rename_run(run, "b")
+    fake_run("a")
+    assert trash.restore(deleted[0]) == renamed.folder / "samples" / "20261101-120000"
+
+    in_bin = trash.trash_run(renamed)
+    restored = trash.restore(in_bin, "c")
+    assert trash.restore(deleted[1]) == restored / "samples" / "20261101-120001"

@@ -184,6 +184,14 @@ def test_samplers_with_fresh_noise_sample_the_data(full: schedules.Schedule, nam
     assert float((last.x - plain.x).abs().mean()) > STD / 10, "its noise is fresh"
 
 
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_heun_with_churn_of_a_process_of_few_timesteps(steps: int) -> None:
+    """Which ends where its noise is churned."""
+    schedule = schedules.named("cosine", steps)
+    *_, last = samplers.heun(exact(schedule), noise(4), schedule, randn_like=torch.randn_like, churn=40.0)
+    assert torch.isfinite(last.x).all()
+
+
 def test_heun_without_churn_asks_for_no_noise(full: schedules.Schedule) -> None:
     def forbidden(x: Tensor) -> Tensor:
         raise AssertionError("no noise was to be drawn")

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 import torch
 from PIL import Image, PngImagePlugin
@@ -29,6 +28,7 @@ from ddpm.config import codec
 from ddpm.config.tasks import SampleConfig
 from ddpm.config.training import Config
 from ddpm.errors import UserError
+from ddpm.host import memory as host_memory
 from ddpm.models import backend
 from ddpm.models.backend import ComputeMode
 from ddpm.models.unet import build
@@ -269,6 +269,7 @@ from ddpm.config.training import Config
 from ddpm.models import unet
 from ddpm.models.backend import resolve_backend
 from ddpm.models.native import build
+from ddpm.host import memory as host_memory
 from ddpm.planning import memory
 from ddpm.sampling import engine
 from ddpm.sampling.request import resolve_request
@@ -315,7 +316,7 @@ def test_batches_take_the_memory_that_is_expected(settings: str, count: int, ker
 
 def test_as_many_at_once_as_fit(run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     free = 10**12
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Memory", (), {"available": free}))
+    monkeypatch.setattr(host_memory, "available", lambda: free)
     config, asked = run.config, SampleConfig(num_samples=1000, batch_size=0)
     assert memory.batch_size(config, asked) == memory.FAST == 64
     assert memory.batch_size(config, dataclasses.replace(asked, num_samples=5)) == 5

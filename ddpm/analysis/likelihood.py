@@ -181,19 +181,19 @@ def evaluate_into(
     if worker:
         files.write_json(folder / "settings.json", recorded)
         worker.beat(state="running", message=f"Evaluating {plural(count, 'image')}")
-    began, stop = time.monotonic(), False
+    began, stop = time.perf_counter(), False
     so_far = Tally(0)
 
     def keep(ended: str) -> None:
         if worker and so_far.count:
-            seconds = time.monotonic() - began
+            seconds = time.perf_counter() - began
             _keep(job, so_far, {**recorded, "asked": settings.num_samples, "ended": ended, "seconds": seconds})
 
     with keep_on_failure(lambda: keep("failed")):
         for measured in measure(network, resolved, dataset, device):
             so_far = measured.so_far
             if worker:
-                _beat(worker, measured, time.monotonic() - began)
+                _beat(worker, measured, time.perf_counter() - began)
                 stop = stop or "stop" in worker.poll_requests()
             yield measured
             if distributed.broadcast_object(stop) if measured.together else stop and not distributed.is_initialized():

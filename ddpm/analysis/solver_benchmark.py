@@ -96,10 +96,15 @@ def measure(
     """
     resolve_cell = resolve_cell or partial(resolve_request, config)
     cells, _ = solver_grid.grid_cells(config, settings)
-    resolved = {cell: resolve_cell(cell.sample) for cell in cells}
+    size = resolve_cell(cells[0].sample).batch_size  # of all: free memory, by which it is chosen, changes meanwhile
+
+    def pinned(sample: SampleConfig) -> ResolvedSampling:
+        return dataclasses.replace(resolve_cell(sample), batch_size=size)
+
+    resolved = {cell: pinned(cell.sample) for cell in cells}
     clips = solver_grid.clip_settings(cells)
     per_image = solver_grid.total_evaluations(cells, settings)
-    total = -(-settings.num_samples // resolved[cells[0]].batch_size) * per_image
+    total = -(-settings.num_samples // size) * per_image
     sampling = _Sampling(network, device, total)
     converged: dict[bool, Converged] = {}
     for clip in clips:
@@ -109,7 +114,7 @@ def measure(
             (solver_grid.CHECK, solver_grid.CHECK_CALLS),
         ):
             wanted = dataclasses.replace(settings, clip_denoised=clip)
-            yield from sampling.run(resolve_cell(solver_grid.sample_of(config, wanted, variant, nfe)))
+            yield from sampling.run(pinned(solver_grid.sample_of(config, wanted, variant, nfe)))
             both.append(sampling.images)
         apart = distances(*both)
         if not bool(apart.isfinite().all()):
@@ -265,10 +270,10 @@ def compare_into(
     worker.beat(state="running", message="Sampling the converged images")
     kept = _ResultFiles(job, recorded, cells, impossible, settings)
     measured: Measured | None = None
-    began = time.monotonic()
+    began = time.perf_counter()
     with keep_on_failure(lambda: kept.write("failed")):
         for measured in measure(network, config, settings, resolve_cell, device):
-            elapsed = time.monotonic() - began
+            elapsed = time.perf_counter() - began
             worker.beat(
                 step=measured.done,
                 total_steps=measured.total,

@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import psutil
-
 from ddpm import formatting
 from ddpm.bench.processes import BenchmarkProcess
 from ddpm.bench.speed import Progress, cpu_preset
@@ -20,6 +18,7 @@ from ddpm.config.benchmarks import ScaleConfig
 from ddpm.config.fields import settings as settings_of
 from ddpm.config.training import Config
 from ddpm.errors import UserError
+from ddpm.host import memory as host_memory
 from ddpm.planning import architecture, memory
 from ddpm.reports import speed_tables
 from ddpm.storage import files
@@ -102,7 +101,7 @@ def _steps(wanted: int, expected: float) -> int:
 
 def _too_much(config: Config, expected: float) -> str:
     """Why a point is left out; empty where it is not."""
-    needed, free = memory.training_bytes(config.model, config.train), psutil.virtual_memory().available
+    needed, free = memory.training_bytes(config.model, config.train), host_memory.available()
     if needed > MOST_FREE * free:
         return f"it needs about {formatting.memory(needed)}, and {formatting.memory(free)} are free"
     seconds = expected * 2 * (LEAST_STEPS + 1)

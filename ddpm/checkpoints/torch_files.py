@@ -14,10 +14,9 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import IO, Any
 
-import psutil
-
 from ddpm.errors import UserError
 from ddpm.formatting import memory
+from ddpm.host import memory as host_memory
 from ddpm.storage import pickles, zip_files
 from ddpm.storage.pickles import Call, Name, Persistent, Unreadable
 
@@ -62,7 +61,7 @@ def check(file: IO[bytes], name: str) -> None:
         stored = _check_legacy(file, size)
     else:
         raise Unreadable("it is no file of torch")
-    free = psutil.virtual_memory().available
+    free = host_memory.available()
     if stored > free:
         raise UserError(
             f"{name} holds tensors of {memory(stored)}, and {memory(free)} of memory are free: end other"

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import psutil
 
+from ddpm.host import control_groups
+
 
 def physical() -> int:
     """Physical cores that this process may use, by its affinity and its container's quota."""
@@ -42,43 +44,8 @@ def _distinct(allowed: Sequence[int]) -> int:
 
 
 def _within_quota(count: int) -> int:
-    limit = quota()
+    limit = control_groups.quota()
     return count if limit is None else max(1, min(count, math.ceil(limit)))
-
-
-def quota(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float | None:
-    """Seconds of CPU a second that this process's control groups allow: containers, systemd.  None: no limit.
-
-    Version 2 has it in cpu.max ("150000 100000"), version 1 in two files of the cpu controller.  Every group above
-    limits too.
-    """
-    limits = []
-    try:
-        lines = own.read_text().splitlines()
-    except OSError:  # not Linux
-        return None
-    for line in lines:
-        _, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        top = groups / "cpu" if controllers else groups
-        parts = [part for part in path.split("/") if part and part != ".."]
-        for depth in range(len(parts), -1, -1):  # in a container the path may be the host's, and the top is its own
-            folder = top.joinpath(*parts[:depth])
-            limits += _read_quota(folder / "cpu.max") or _read_quota(
-                folder / "cpu.cfs_quota_us", folder / "cpu.cfs_period_us"
-            )
-    return min(limits, default=None)
-
-
-def _read_quota(*paths: Path) -> list[float]:
-    """[quota / period]; empty where there is no limit or none is given."""
-    try:
-        spent, period = (int(word) for path in paths for word in path.read_text().split())
-    except (OSError, ValueError):  # "max 100000" too
-        return []
-    return [spent / period] if spent > 0 and period > 0 else []
 
 
 def requested_by_environment() -> int:

@@ -7,14 +7,13 @@ import logging
 import os
 from typing import NamedTuple
 
-import psutil
-
 from ddpm.config.model import ModelConfig
 from ddpm.config.tasks import SampleConfig
 from ddpm.config.training import Config, TrainConfig
 from ddpm.errors import UserError
 from ddpm.formatting import memory
 from ddpm.host import compiler, hardware
+from ddpm.host import memory as host_memory
 from ddpm.planning import architecture
 from ddpm.planning.architecture import Attention, Conv, Layer, Res
 
@@ -54,7 +53,7 @@ def expected_mode(kernels: str, precision: str) -> ExpectedMode:
 
 def check_network(model: ModelConfig) -> None:
     """Raises UserError where the weights of a network are more than the memory of this machine."""
-    need, there = 4 * architecture.parameters(model), psutil.virtual_memory().total
+    need, there = 4 * architecture.parameters(model), host_memory.total()
     if need > there:
         raise UserError(
             f"A network with num_channels {model.num_channels}, channel_mult"
@@ -152,7 +151,7 @@ def batch_size(config: Config, sample: SampleConfig) -> int:
     """
     asked = min(sample.batch_size or FAST, sample.num_samples)
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    free = psutil.virtual_memory().available * SHARE / processes
+    free = host_memory.available() * SHARE / processes
     fit = max(1, int(free // sampling_bytes(config, sample)))
     if fit < asked:
         log.warning(
@@ -166,7 +165,7 @@ def batch_size(config: Config, sample: SampleConfig) -> int:
 
 def images_at_once(model: ModelConfig, most: int) -> int:
     """How many images, 1 to `most`, are evaluated at once in fp32: with at most half of the free memory."""
-    free = psutil.virtual_memory().available * SHARE / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    free = host_memory.available() * SHARE / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return max(1, min(most, int(free // forward_bytes(model, expected_mode("auto", "fp32")))))
 
 

@@ -5,11 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 from ddpm import formatting
 from ddpm.config import codec, learning_rate
 from ddpm.config.training import Config, TrainConfig
+from ddpm.host import memory as host_memory
 from ddpm.planning import architecture, durations, held_out, memory
 from ddpm.runs import launch, openai_folder
 
@@ -102,7 +101,7 @@ def estimate_training_cost(config: Config, num_images: int | None = None, held_o
         parameters=architecture.parameters(config.model),
         memory_bytes=peak or memory.training_bytes(config.model, train),
         memory_measured=bool(peak),
-        available_bytes=psutil.virtual_memory().available,
+        available_bytes=host_memory.available(),
         previews=previews,
         measurements=measurements,
         epochs=left * train.batch_size / num_images if num_images else None,

@@ -44,6 +44,21 @@ log = logging.getLogger("ddpm")
 
 MOST_REFERENCE = 10_000  # images: more take longer, and change little
 SHOWN = 64  # samples in the grid
+MOST_SIDE = 256  # pixels of images that are compared without a model
+# Settings that make no other samples: those of a folder may go on with others.
+NOT_SAMPLED = {
+    "num_samples",
+    "samples",
+    "reference",
+    "split",
+    "half",
+    "enlarge",
+    "skip_broken",
+    "batch_size",
+    "threads",
+    "copies",
+    "inception",
+}
 PANEL_SHARE = 0.15  # of the progress, for what follows the sampling
 PANEL = 0.5  # of that, for the panel
 
@@ -92,6 +107,17 @@ def measure_source(
             code="not-applicable",
         )
     given = _given(config, settings, worker) if settings.samples else None
+    sampled_with = None
+    if opened and given is None:
+        compute = backend.resolve_and_report(settings.kernels, settings.precision, distributed.device(), worker)
+        sampled_with = {name: value for name, value in dataclasses.asdict(settings).items() if name not in NOT_SAMPLED}
+        sampled_with |= {"sha256": opened.sha256, "precision": compute.precision, "kernels": compute.kernels}
+        if job.batch_paths() and job.settings.get("sampled_with") != sampled_with:
+            raise UserError(
+                f"{folder} holds samples of an evaluation with other settings, or of another checkpoint: choose another"
+                " --out, or remove it.",
+                code="already-exists",
+            )
     count = settings.num_samples if given is None else len(given)
     reference = read_reference(config, dataclasses.replace(settings, num_samples=count), opened, worker)
     net = further.read_inception(settings, len(reference.pixels))
@@ -102,6 +128,7 @@ def measure_source(
         "data": {"data_dir": reference.about["data_dir"], "part": reference.about["part"]},
         "command": shlex.join(["ddpm", "evaluate", "quality", *where, *codec.to_flags(settings), *more]),
         **({"checkpoint": opened.origin} if opened else {}),
+        **({"sampled_with": sampled_with} if sampled_with else {}),
         **({"config": codec.to_json(config)} if opened and opened.weights.config is None else {}),
     }
     files.write_json(folder / "settings.json", recorded)
@@ -153,9 +180,9 @@ def _measured_with() -> dict[str, Any]:
 
 
 def _config_of(settings: QualityConfig) -> Config:
-    """The size at which images without a model are compared: that of the first."""
+    """The size at which images without a model are compared: that of the first, within limits."""
     size = datasets.describe(settings.samples).size
-    side = min(size) if size else features.feature_net.SIZE
+    side = min(*size, MOST_SIDE) if size else features.feature_net.SIZE
     return Config(model=ModelConfig(image_size=side))
 
 
@@ -206,7 +233,7 @@ def read_reference(
             real = other
     pixels = _take(found.dataset, order[:MOST_REFERENCE])
     digest = hashlib.sha256(repr(pixels.shape).encode())
-    digest.update(pixels.tobytes())
+    digest.update(pixels.data)
     about = {
         "data_dir": found.about["data_dir"],
         "part": found.about["part"],
@@ -327,14 +354,14 @@ def _sampled(
     if have >= settings.num_samples:
         return
     worker.beat(state="running", message=f"Sampling {formatting.plural(settings.num_samples, 'image')}")
-    began = time.monotonic()
+    began = time.perf_counter()
     for step in engine.sample(compute.prepared(network), resolved, device, first):
         if step.finished:
             block = engine.to_pixels(step.step.x)[max(0, have - step.start) :]
             arrays.write_npy(job.batch_path(have), block, durable=False)
             found.append(block)
             have += len(block)
-        elapsed = time.monotonic() - began
+        elapsed = time.perf_counter() - began
         worker.beat(steps_per_second=step.done / elapsed, seconds_left=elapsed / step.done * (step.total - step.done))
         if "stop" in worker.poll_requests() and have < settings.num_samples:
             return

@@ -3,6 +3,7 @@
 Images are uint8 [N, H, W, C] of one size; all is computed in float64, or in float32 where it is said.
 """
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,13 +12,14 @@ PATCH = 7  # pixels, height and width
 PER_IMAGE = 8  # patches of each image
 DIRECTIONS = 256  # that patches are projected on
 BANDS = 16  # of the spectrum; fewer for images below 32 pixels, none empty
-BLOCK = 500  # images that are computed at once
+BLOCK = 500 * 32 * 32 * 3  # numbers of images that are computed at once
 
 
 def _blocks(pixels: np.ndarray) -> Iterator[np.ndarray]:
     """Images uint8 [N, H, W, C], some at a time, as float64 in levels of 0 to 255."""
-    for start in range(0, len(pixels), BLOCK):
-        yield pixels[start : start + BLOCK].astype(np.float64)
+    count = max(1, BLOCK // max(1, math.prod(pixels.shape[1:])))
+    for start in range(0, len(pixels), count):
+        yield pixels[start : start + count].astype(np.float64)
 
 
 # --- patches
@@ -192,6 +194,8 @@ def noise_like(pixels: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
     """Returns `count` images of normal noise, with the mean and spread of each channel of images [N, H, W, C]."""
     mean, spread = colours(pixels)
     rng = np.random.default_rng(seed)
-    shape = (count, *pixels.shape[1:])
-    values = rng.standard_normal(shape, np.float32) * spread.astype(np.float32) + mean.astype(np.float32)
-    return np.rint(values).clip(0, 255).astype(np.uint8)
+    found = np.empty((count, *pixels.shape[1:]), np.uint8)
+    for image in found:
+        values = rng.standard_normal(image.shape, np.float32) * spread.astype(np.float32) + mean.astype(np.float32)
+        image[:] = np.rint(values).clip(0, 255)
+    return found

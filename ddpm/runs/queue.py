@@ -2,6 +2,7 @@
 
 import time
 
+from ddpm.errors import UserError
 from ddpm.runs.exclusive import guard
 from ddpm.runs.runs import Run, list_runs
 from ddpm.runs.worker import Stopped, Worker
@@ -13,12 +14,17 @@ def wait_in_queue(run: Run, worker: Worker) -> None:
     Raises Stopped if asked to stop in the meantime.
     """
     while True:
-        with guard(run.folder.parent):
-            ahead = _ahead(run, worker.status.queued_at)
-            if ahead is None:
-                worker.beat(state="starting", message="", now=True)
-                return
-        worker.beat(message=f"Waiting for {ahead.name} to end")
+        try:
+            with guard(run.folder.parent):
+                ahead = _ahead(run, worker.status.queued_at)
+                if ahead is None:
+                    worker.beat(state="starting", message="", now=True)
+                    return
+            worker.beat(message=f"Waiting for {ahead.name} to end")
+        except UserError as error:
+            if error.code != "busy":
+                raise
+            worker.beat(message="Waiting for a process that changes runs")
         if "stop" in worker.poll_requests():
             raise Stopped
         time.sleep(0.5)

@@ -1,7 +1,7 @@
 """Renames runs."""
 
 from ddpm.errors import UserError
-from ddpm.runs import in_use, run_names
+from ddpm.runs import in_use, run_names, trash
 from ddpm.runs.exclusive import guard
 from ddpm.runs.runs import Run
 
@@ -11,7 +11,7 @@ def rename_run(run: Run, name: str) -> Run:
 
     Raises UserError for a name that is not valid or taken, for a run that no longer exists, and while a process works
     in it.  What the files of the run say of themselves stays: commands in settings of earlier results name the run as
-    it was called then.
+    it was called then.  Samples of it in the bin go back to it under its new name.
     """
     if name == run.name:
         return run
@@ -24,4 +24,5 @@ def rename_run(run: Run, name: str) -> Run:
             raise UserError(f"{target} exists already: choose another name.", code="already-exists")
         in_use.check_idle(run, "renaming it")
         in_use.move(run.folder, target, "renamed")
+        trash.follow(run.folder.parent, run.name, name)
     return Run(target)

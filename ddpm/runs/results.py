@@ -290,14 +290,21 @@ class QualityJob(Result):
     def batches(self) -> list[np.ndarray]:
         """Samples of an evaluation that ended early, uint8 [n, H, W, C] each, from the first to the last without a gap.
 
-        Raises UserError if one is damaged.
+        They end before one that is damaged, as a loss of power leaves one behind: it is sampled again.
         """
         found: list[np.ndarray] = []
         for path in self.batch_paths():
             if path != self.batch_path(sum(map(len, found))):
                 break
-            with self.open_file(path, run_folder.MOST_ARRAYS) as file:
-                found.append(arrays.read_npy(file))
+            try:
+                with self.open_file(path, run_folder.MOST_ARRAYS) as file:
+                    batch = arrays.read_npy(file)
+            except UserError:
+                break
+            shape = found[0].shape[1:] if found else batch.shape[1:]
+            if batch.dtype != np.uint8 or batch.ndim != 4 or not len(batch) or batch.shape[1:] != shape:
+                break
+            found.append(batch)
         return found
 
 

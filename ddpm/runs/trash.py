@@ -4,11 +4,12 @@ Each is a folder there as it was, byte for byte; .trash/.index.json says where i
 """
 
 import contextlib
+import math
 import os
 import re
 import shutil
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -153,8 +154,31 @@ def restore(trashed: Path, name: str = "") -> Path:
         if target.parent != runs_dir:
             Run(target.parent.parent).content.inside(target.parent.name).make()  # raises UserError if it is a link
         in_use.move(trashed, target, "moved back", f"look for it in {bin_folder}")
-        _write_index(bin_folder, {key: origin for key, origin in index.items() if key != trashed.name})
+        was = index.pop(trashed.name, None)
+        if was and not was.samples and target.name != was.run:
+            index = _followed(index, was.run, target.name, was.deleted_at)
+        _write_index(bin_folder, index)
     return target
+
+
+def follow(runs_dir: Path, old: str, new: str) -> None:
+    """Has samples in the bin go back to the run `old` under its name from now on, `new`."""
+    bin_folder = runs_dir / FOLDER
+    if not bin_folder.is_dir():
+        return
+    _check(bin_folder)
+    with guard(bin_folder):
+        _write_index(bin_folder, _followed(_index(bin_folder), old, new))
+
+
+def _followed(index: dict[str, Origin], old: str, new: str, until: float = math.inf) -> dict[str, Origin]:
+    """The index with samples of the run `old` belonging to `new`.  until: when that run was deleted, if it was."""
+    return {
+        key: replace(origin, run=new)
+        if (origin.run == old and origin.samples and origin.deleted_at <= until)
+        else origin
+        for key, origin in index.items()
+    }
 
 
 def empty(runs_dir: Path, names: list[str] | None = None) -> int:

@@ -88,9 +88,9 @@ class SampleWriter:
         """Saves each image as it is finished, and a preview now and then,
         until all are there or a stop is requested.
         """
-        began = looked = time.monotonic()
+        began, looked = time.perf_counter(), time.monotonic()  # the other clock stands still for 16 ms on Windows
         for progress in steps:
-            elapsed = time.monotonic() - began
+            elapsed = time.perf_counter() - began
             self.worker.beat(
                 step=progress.done,
                 total_steps=progress.total,

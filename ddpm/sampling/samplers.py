@@ -346,7 +346,7 @@ def heun(
     for now, to in pairwise(points):
         if gamma and now.alpha and CHURNED[0] <= now.sigma / now.alpha <= CHURNED[1]:
             noisier = _noisier(schedule, now, gamma)
-            extra = (noisier.sigma / noisier.alpha) ** 2 - (now.sigma / now.alpha) ** 2
+            extra = max(0.0, (noisier.sigma / noisier.alpha) ** 2 - (now.sigma / now.alpha) ** 2)  # 0 at the very end
             x = noisier.alpha * (x / now.alpha + extra**0.5 * CHURN_NOISE * randn_like(x))
             now = noisier
         x_start = denoise(x, _times(now.t, x)).x_start
