@@ -10,7 +10,7 @@ from ddpm.runs.jobs import ACTIVE
 from pages.ui.components import rail, start_button
 from pages.ui.components.markdown import escape, with_code
 from pages.ui.forms import checkpoint_form, reopen, sampling_form, seed_field
-from pages.ui.frame import layout
+from pages.ui.frame import job_progress, layout
 from pages.ui.results import sample_actions, sample_history, sampler_comparison, samples, welcome
 
 layout.page("Sample")
@@ -36,19 +36,21 @@ if not checkpoints:
 
 selected = st.session_state.get("sample_shown")
 shown = next((job for job in jobs if job.name == selected), jobs[0] if jobs else None)
-sampling = shown is not None and shown.state() in ACTIVE
+active = next((job for job in jobs if job.state() in ACTIVE), None)
 
 with above:
     task = sampling_form.choose_task(run, jobs)
 with settings:
     sample, problems = sampling_form.show(run, checkpoints, task)
 with foot:
-    busy = "Sampling is running: wait for it or cancel it first." if sampling else ""
+    busy = "Sampling is running: wait for it or cancel it first." if active else ""
     wrong = [problem.sentence for problem in problems if problem.code != "missing-value"]
     missing = [problem.sentence for problem in problems if problem.code == "missing-value"]
     pressed = start_button.show("Sample", "grid_view", wrong, busy, missing)
     if not problems:
         st.caption(f":material/schedule: {escape(summary.sampling_cost(run, config, sample))}.")
+    if active and active is not shown:
+        layout.fragment(run_every=1.0)(job_progress.follow)(active, True, "Sampling")
 
 if pressed:
     with layout.errors():
@@ -64,8 +66,8 @@ def select(name: str) -> None:
     st.session_state["sample_shown"] = name
 
 
-def use_settings(earlier: SampleConfig) -> None:
-    sampling_form.fill(config, earlier)
+def use_settings(earlier: SampleConfig, origin: object) -> None:
+    sampling_form.fill(config, reopen.pinned(earlier, origin, checkpoints))
     seed_field.pin()
 
 

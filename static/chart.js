@@ -44,7 +44,7 @@ class Chart {
     this.table = data.table ? new Table(this.root.querySelector(".table")) : null;
     const probe = this.root.querySelector(".probe"); // a colour that follows the theme tells that it was switched
     const redraw = () => this.draw();
-    probe.addEventListener("transitionend", () => setTimeout(redraw, 30));
+    probe.addEventListener("transitionend", () => setTimeout(() => (this.drawLegend(), redraw()), 30));
     this.sizes = new ResizeObserver(redraw);
     this.sizes.observe(this.root);
     this.ends = [
@@ -90,7 +90,7 @@ class Chart {
   // A place on one axis as the place on another, by the first run that has both.
   across(x, from, to) {
     for (const { whole } of this.feeds.values()) {
-      const [a, b] = [whole?.axes[from] ?? whole?.axes.step, whole?.axes[to] ?? whole?.axes.step];
+      const [a, b] = [whole?.axes[from], whole?.axes[to]];
       if (!a || !b || !a.first.length) continue;
       const k = bucketAt(a, x);
       const share = a.last[k] > a.first[k] ? Math.min(1, Math.max(0, (x - a.first[k]) / (a.last[k] - a.first[k]))) : 0;
@@ -100,7 +100,7 @@ class Chart {
   }
 
   shownRuns() {
-    return this.data.runs.filter((run) => !this.hidden.has(run.name));
+    return this.data.runs.filter((run) => !this.several || !this.hidden.has(run.name)); // a single one has no legend
   }
 
   // Columns that some run has, and whether loss and mse are one and the same in all of them.
@@ -141,15 +141,18 @@ class Chart {
     const wrong = [...this.feeds.values()].map((feed) => feed.wrong).filter(Boolean);
     const reading = [...this.feeds.values()].filter((feed) => feed.whole && !feed.whole.head.whole).length;
     const empty = ![...this.feeds.values()].some((feed) => feed.whole?.head.rows);
-    this.note.textContent = wrong[0] ?? (reading ? `A long log is being read: this is a sketch of ${reading === 1 ? "one" : `${reading} runs`} …` : empty && [...this.feeds.values()].some((feed) => feed.whole) ? "The chart appears with the first logged row." : "");
+    this.note.textContent = wrong[0] ?? (reading ? `A long log is being read: this is a sketch of ${reading === 1 ? "one" : `${reading} runs`} …` : empty && [...this.feeds.values()].some((feed) => feed.whole) ? "The chart appears with the first logged row." : this.lacking());
     this.note.hidden = !this.note.textContent;
     for (const [key, panel] of this.panels) if (!keys.includes(key)) (panel.node.remove(), this.panels.delete(key));
     const whole = this.extent();
     const there = [...this.feeds.values()].every((feed) => feed.whole?.head.rows);
-    if (this.range && there && (this.range[0] >= whole[1] || this.range[1] <= whole[0])) this.zoomTo(null); // of another run
-    const extent = this.range ?? whole;
+    if (whole && this.range && there && (this.range[0] >= whole[1] || this.range[1] <= whole[0])) this.zoomTo(null); // of another run
+    const extent = whole && (this.range ?? whole);
     this.shown = extent;
-    if (!extent) return;
+    if (!extent) {
+      for (const { node } of this.panels.values()) node.remove();
+      return this.panels.clear();
+    }
     const look = this.look(width, extent);
     panels.forEach((panel, number) => {
       let made = this.panels.get(panel.key);
@@ -177,11 +180,20 @@ class Chart {
       this.feeds.get(run.name).want({ columns, width, range: this.range, axis: this.axis });
   }
 
+  // Says why runs that are there are not drawn: all are hidden, or their logs do not have the axis.
+  lacking() {
+    const shown = this.shownRuns();
+    if (!shown.length) return "All runs are hidden: choose one above.";
+    const without = shown.filter(({ name }) => { const { whole } = this.feeds.get(name); return whole?.head.rows && !whole.axes[this.axis]; });
+    const what = this.axis === "seconds" ? "training time" : TITLES[this.axis];
+    return without.length ? `Without ${what} in every row of the log: ${without.map(({ name, label }) => label ?? name).join(", ")}.` : "";
+  }
+
   extent() {
     let [low, high] = [Infinity, -Infinity];
     for (const run of this.shownRuns()) {
       const { whole } = this.feeds.get(run.name);
-      const x = whole?.axes[this.axis] ?? whole?.axes.step;
+      const x = whole?.axes[this.axis];
       if (!x?.first.length) continue;
       low = Math.min(low, x.first[0]);
       high = Math.max(high, x.last[x.last.length - 1]);
@@ -315,7 +327,7 @@ class Chart {
   stepsAt(x = Infinity) {
     const found = {};
     for (const [name, { whole }] of this.feeds) {
-      const axis = whole?.axes[this.axis] ?? whole?.axes.step;
+      const axis = whole?.axes[this.axis];
       if (!axis?.first.length) continue;
       const k = bucketAt(axis, x);
       found[name] = x > axis.last[k] ? whole.axes.step.last[k] : whole.axes.step.first[k];

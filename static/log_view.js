@@ -24,10 +24,14 @@ export function covers(lines, end, step) {
 export function mount({ parentElement, data }) {
   const box = parentElement.querySelector(".lines"), note = parentElement.querySelector(".note");
   let run = data.run, tail = null, shown = null, cursor = { step: null }, asking = false, wanted = null, left = false;
+  let reading = false; // somebody has scrolled up by other means than the mouse, and reads
 
   const address = () => `run/log?${query({ run })}`;
 
+  const chosen = () => { const found = getSelection(); return !found.isCollapsed && box.contains(found.anchorNode); };
+
   function draw(answer) {
+    if (answer !== shown && shown !== null && cursor.step === null && (reading || chosen())) return; // later
     if (answer !== shown) {
       const stays = shown === null || box.scrollTop + box.clientHeight >= box.scrollHeight - 30;
       shown = answer;
@@ -51,7 +55,7 @@ export function mount({ parentElement, data }) {
       line.classList.toggle("at", k === at);
       line.classList.toggle("pinned", k === at && cursor.pinned === true);
     });
-    if (cursor.step === null) { if (!box.matches(":hover")) box.scrollTop = box.scrollHeight; return; }
+    if (cursor.step === null) { if (!box.matches(":hover") && !reading) box.scrollTop = box.scrollHeight; return; }
     const line = box.children[at];
     if (line && !box.matches(":hover")) {
       box.scrollTop += line.getBoundingClientRect().top - box.getBoundingClientRect().top - box.clientHeight / 3;
@@ -89,7 +93,10 @@ export function mount({ parentElement, data }) {
     const step = stepUnder(event);
     if (step !== null && String(getSelection()) === "") pin(run, cursor.pinned && cursor.step === step ? null : step);
   };
+  box.onscroll = () => { if (box.scrollTop + box.clientHeight >= box.scrollHeight - 30) reading = false; };
+  box.ontouchmove = () => { reading = true; };
   box.onkeydown = (event) => {
+    if (["PageUp", "PageDown", "Home"].includes(event.key)) { reading = true; return; }
     const way = { ArrowUp: -1, ArrowDown: 1 }[event.key];
     const named = [...box.querySelectorAll(".named")], at = named.findIndex((line) => line.classList.contains("at"));
     if (event.key === "Enter" && cursor.step !== null) pin(run, cursor.pinned ? null : cursor.step);
@@ -106,7 +113,8 @@ export function mount({ parentElement, data }) {
     unfollow?.();
     tail = shown = null;
     box.replaceChildren();
-    unfollow = followStep(run, (now) => { if (now.run === run) { cursor = now; follow(); } });
+    reading = false;
+    unfollow = followStep(run, (now) => { if (now.run === run) { cursor = now; reading &&= now.step === null; follow(); } });
     asked = poll(address(), (answer) => {
       if (answer.error) { if (!tail) { note.textContent = answer.error; note.hidden = false; } return; }
       const atEnd = shown === tail;

@@ -8,12 +8,13 @@ export function openPanel(room, anchor, content, onClose = () => {}) {
   room.querySelector(".panel")?.close();
   const panel = element("div", { class: "panel" }, content);
   const root = room.getRootNode();
+  const home = anchor.closest("[role=grid]") ?? anchor; // the row itself may be drawn anew meanwhile
   const close = (back = false) => {
-    if (!panel.isConnected) return;
     window.removeEventListener("pointerdown", outside, true);
+    if (!panel.isConnected) return;
     panel.remove();
     onClose();
-    if (back) (anchor.closest("[role=grid]") ?? anchor).focus();
+    if (back) home.focus();
   };
   const outside = (event) => { if (!event.composedPath().includes(panel) && !event.composedPath().includes(anchor)) close(); };
   panel.close = close;

@@ -24,7 +24,7 @@ export function fromPixel(frame, pixel) {
 // A column of a part along an axis of the frame: where its buckets lie, and its smoothed values.
 export function curve(part, column, axis, frame) {
   const found = part?.columns[column];
-  const x = part?.axes[axis] ?? part?.axes.step;
+  const x = part?.axes[axis]; // a log may lack it
   if (!found || !x) return null;
   const n = x.first.length;
   const pixels = new Float64Array(n);

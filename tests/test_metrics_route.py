@@ -169,3 +169,18 @@ def test_arguments_of_every_kind(run: Run, query: str, status: int) -> None:
         head, _ = unpack(bytes(answer.body))
         assert {*head["columns"]} <= {*progress_log.COLUMNS}
         assert answer.headers["cache-control"] == "no-store"
+
+
+def test_an_axis_that_some_rows_lack_is_left_out(runs_dir: Path) -> None:
+    """Another program's log has no training time, and one that goes on has it from there."""
+    run = fake_run.write(runs_dir, "theirs", steps=20)
+    rows = run.progress_path.read_text().splitlines()
+    at = rows[0].split(",").index("seconds")
+    for k in range(1, 11):
+        values = rows[k].split(",")
+        values[at] = ""
+        rows[k] = ",".join(values)
+    run.progress_path.write_text("\n".join([*rows, ""]))
+    _, found = metrics_of(run="theirs", columns="loss")
+    assert "seconds.first" not in found
+    assert len(found["step.first"]) == len(found["samples.first"]) == 20

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from raising import raises_error
 from starlette.responses import Response
+from waiting import until
 
 from ddpm.errors import UserError
 from ddpm.runs import log_lines, usage
@@ -119,7 +120,8 @@ def test_a_log_is_sent_as_text_whatever_is_in_it(run: Run) -> None:
     first, second = found.tail().lines
     assert first == (7, "\\x1b[31m<b>step 7</b>\ufffd")
     assert len(second.text) == log_lines.MOST_LINE + 2
-    assert ask(log_route.log, run="one", since=ask(log_route.log, run="one")["revision"])["same"]
+    # Once the change has been noticed, which takes the watcher a moment.
+    until(lambda: ask(log_route.log, run="one", since=ask(log_route.log, run="one")["revision"]).get("same", False))
 
 
 def test_a_row_is_that_of_the_nearest_step(run: Run) -> None:

@@ -485,3 +485,18 @@ def test_monitor_asks_nothing_about_the_data_of_a_run_that_needs_none(state: str
             worker.beat(state="running", step=40, now=True)
         at = open_page("pages/monitor.py", run="one")
         assert not [field for field in at.text_input if field.key == "moved_to-one"]
+
+
+def test_a_run_whose_name_no_address_can_have_is_left_out(runs_dir: Path) -> None:
+    """Its bytes are no UTF-8: the other runs are there."""
+    fake_run.write(runs_dir, "one", steps=20)
+    bad = fake_run.write(runs_dir, "bad", steps=20)
+    try:
+        bad.folder.rename(runs_dir / os.fsdecode(b"caf\xe9"))
+    except OSError:
+        pytest.skip("this disk has no such names")
+    for page in ("pages/monitor.py", "pages/sample.py"):
+        at = open_page(page)
+        assert not at.exception
+        assert at.selectbox(key="run").options == ["one"]
+        assert "caf" in " ".join(caption.value for caption in at.caption)

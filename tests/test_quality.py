@@ -130,8 +130,10 @@ def test_a_batch_that_a_loss_of_power_left_empty_is_sampled_again(trained: Run, 
     assert measure(trained, tmp_path / "b", batch_size=100, stop_after=5) == {}
     job = QualityJob(tmp_path / "b")
     assert [path.name for path in job.batch_paths()] == ["batch_0000000.npy", "batch_0000100.npy"]
+    assert job.count_kept() == 200
     job.batch_paths()[1].write_bytes(b"")
     assert [len(batch) for batch in job.batches()] == [100]
+    assert job.count_kept() == 100
     again = measure(trained, tmp_path / "b", batch_size=100)
     assert json.dumps(again["rows"]) == json.dumps(whole["rows"])
 

@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import fake_run
 import numpy as np
@@ -226,3 +227,29 @@ def test_runs_not_looked_at_make_room(runs_dir: Path, store: run_store.Store, mo
         store.rows(run, ["loss"])
     assert [store.view(run).row_bytes > 0 for run in made] == [False, True, True]
     assert len(store.rows(made[0], ["loss"]).frame) == 50
+
+
+def test_a_read_that_failed_in_the_background_is_tried_again(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = fake_run.write(runs_dir, "one", steps=20)
+    monkeypatch.setattr(metric_rows, "SHORT", 0)
+    read, tries = metric_rows.MetricReader.read, 0
+
+    def sometimes(self: Any) -> Any:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise OSError("stale")
+        return read(self)
+
+    monkeypatch.setattr(metric_rows.MetricReader, "read", sometimes)
+    rows = metric_rows.RowReader(run.progress_path)
+
+    def failed() -> bool:
+        try:
+            rows.read(["loss"])
+        except OSError:
+            return True
+        return False
+
+    until(failed)
+    until(lambda: rows.read(["loss"]).whole)

@@ -14,7 +14,8 @@ from ddpm.runs.results import SampleJob
 from ddpm.runs.runs import Run
 from ddpm.runs.worker import Worker
 from ddpm.storage import files, images
-from pages.ui.forms import reopen
+from pages.ui.forms import inputs_form, reopen
+from pages.ui.frame import job_progress
 from pages.ui.results import sampler_comparison, samples
 
 pytestmark = pytest.mark.usefixtures("runs_here")
@@ -219,3 +220,44 @@ def test_what_each_was_is_reported_in_short(run: Run) -> None:
     )
     assert describe(task="invert", num_samples=1) == "Invert · 1 image · DDIM, 20 NFE"
     assert describe(sampler="ddpm", classes="star,ring") == "4 images · DDPM, 10 NFE · seed 0 · star, ring"
+
+
+def test_no_two_are_called_alike(run: Run) -> None:
+    """A choice is found by its label, and of two that are alike the wrong one would be shown."""
+    names = ("20260102-030405", "20260102-030406", "20260102-030406-2", "by hand")
+    labels = [job_progress.started_at(earlier(run, name)) for name in names]
+    assert len({*labels}) == 4
+    assert labels[3] == "by hand"
+
+
+def test_settings_come_with_the_checkpoint_that_they_were_used_with(run: Run) -> None:
+    sample, saved = SampleConfig(num_samples=3), run.checkpoints()
+    old, newest = saved[0], saved[-1]
+    assert old.step < newest.step
+    for origin, found in (
+        ({"step": old.step, "weights": "ema_0.9"}, (old.step, "ema_0.9")),
+        ({"step": newest.step, "weights": "ema_0.9"}, (0, "")),
+        ({"step": 7, "weights": "ema_0.9"}, (0, "")),
+        ({"step": old.step, "weights": "ema_0.1"}, (0, "")),
+        ({}, (0, "")),
+        (None, (0, "")),
+    ):
+        pinned = reopen.pinned(sample, origin, saved)
+        assert (pinned.step, pinned.weights) == found
+
+
+def test_what_was_chosen_is_offered_however_old_it_is(run: Run) -> None:
+    jobs = [SampleJob(run.folder / "samples" / f"{k:03}") for k in range(inputs_form.NEWEST + 5)]
+    assert inputs_form.listed(jobs, None) == jobs[: inputs_form.NEWEST]
+    assert inputs_form.listed(jobs, jobs[-1].name) == [*jobs[: inputs_form.NEWEST], jobs[-1]]
+
+
+def test_one_at_a_time_whatever_is_shown(run: Run) -> None:
+    earlier(run)
+    other = earlier(run, "20260102-030406", state="running")
+    with Worker(other.folder) as worker:
+        worker.beat(state="running", step=3, total_steps=10, now=True)
+        at = open_page("pages/sample.py")
+        at.button(key="show_20260102-030405").click().run()
+        assert button(at, "Sample").disabled
+        assert at.button(key=f"cancel-samples-{other.name}")

@@ -5,6 +5,7 @@ import io
 import shlex
 import shutil
 import zipfile
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -622,3 +623,21 @@ def test_what_a_sampling_was_is_reported_in_short() -> None:
     config = codec.replace(Config(), dict(diffusion_steps=1000))
     sample = SampleConfig(num_samples=1, use_ddim=True, timestep_respacing="ddim50", eta=0.5, seed=3)
     assert summary.describe(config, sample) == "1 image · DDIM, 50 NFE, eta 0.5 · seed 3"
+
+
+def test_images_in_memory_are_limited_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = SampleJob(tmp_path / "job")
+    paths = [job.folder / f"{k}.png" for k in range(3)]
+    for path in paths:
+        files.write_bytes(
+            path, thumbnails.png(Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)))
+        )
+    monkeypatch.setattr(thumbnails, "_kept", OrderedDict())
+    size = len(thumbnails.shown(job, paths[0], 64) or b"")
+    monkeypatch.setattr(thumbnails, "KEPT", 2 * size)
+    for path in paths:
+        thumbnails.shown(job, path, 64)
+    assert [Path(key[0]).name for key in thumbnails._kept] == ["1.png", "2.png"]
+    files.write_bytes(paths[2], thumbnails.png(Image.new("RGB", (64, 64))))
+    thumbnails.shown(job, paths[2], 64)
+    assert [Path(key[0]).name for key in thumbnails._kept] == ["1.png", "2.png"], "once, as it is now"

@@ -287,6 +287,18 @@ class QualityJob(Result):
         names = [name for name in self.content.files(".npy") if re.fullmatch(r"batch_\d{7}\.npy", name)]
         return [self.folder / name for name in sorted(names)]
 
+    def count_kept(self) -> int:
+        """How many samples an evaluation that ended early has, by the names and headers of its files."""
+        names = self.batch_paths()
+        if not names:
+            return 0
+        before = int(names[-1].stem.removeprefix("batch_"))
+        try:
+            with self.open_file(names[-1], run_folder.MOST_ARRAYS) as file:
+                return before + arrays.read_header(file).shape[0]
+        except (UserError, OSError, ValueError, IndexError):  # a damaged one is sampled again
+            return before
+
     def batches(self) -> list[np.ndarray]:
         """Samples of an evaluation that ended early, uint8 [n, H, W, C] each, from the first to the last without a gap.
 

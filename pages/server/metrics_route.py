@@ -109,9 +109,14 @@ def number(asked: Asked, name: str, other: float) -> float:
 
 
 def axis_values(rows: Rows) -> dict[str, np.ndarray]:
-    """What each horizontal axis has for every row; the step is counted where the log does not have it."""
+    """The horizontal axes that have a place for every row; the step is counted where the log does not have it.
+
+    A log that another program began has no training time up to there.
+    """
     frame = rows.frame
-    found = {name: frame[name].to_numpy() for name in AXES if name in frame and np.isfinite(frame[name]).any()}
+    found = {
+        name: frame[name].to_numpy() for name in AXES if name in frame and len(frame) and np.isfinite(frame[name]).all()
+    }
     return {"step": np.arange(1, len(frame) + 1, dtype=float), **found}
 
 

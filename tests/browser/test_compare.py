@@ -132,3 +132,27 @@ def test_from_a_link_and_back_to_it(page: Page, server) -> None:  # type: ignore
     expect(page.locator(PREVIEWS)).to_have_attribute("data-mode", "side")
     expect(page.locator(f"{PREVIEWS} figure")).to_have_count(3)
     assert not refused, "the browser asked for what is not there"
+
+
+def test_runs_that_are_hidden_or_lack_the_axis_are_said(page: Page, server) -> None:  # type: ignore[no-untyped-def]
+    trained(server, "one", 40, (), 10)
+    theirs = trained(server, "theirs", 40, (), 10)
+    rows = theirs.progress_path.read_text().splitlines()
+    at = rows[0].split(",").index("seconds")
+    gone = [",".join("" if k == at else value for k, value in enumerate(row.split(","))) for row in rows[1:]]
+    theirs.progress_path.write_text("\n".join([rows[0], *gone, ""]))
+    note = page.locator(f"{CHART} .note")
+    page.goto(server.address("compare", runs="one,theirs", x="time"))
+    expect(note).to_contain_text("theirs")
+    expect(page.locator(f"{CHART} .panels > *")).not_to_have_count(0)
+    page.locator(f"{CHART} .legend button", has_text="one").click()
+    expect(page.locator(f"{CHART} .panels > *")).to_have_count(0)
+    page.get_by_role("radio", name="step").check()
+    expect(page.locator(f"{CHART} .panels > *")).not_to_have_count(0)
+    expect(note).to_be_hidden()
+    page.locator(f"{CHART} .legend button", has_text="theirs").click()
+    expect(note).to_be_visible()
+    expect(page.locator(f"{CHART} .panels > *")).to_have_count(0)
+
+    page.goto(server.address("compare", runs="one", hide="one"))  # a single one has no legend to show it again
+    expect(page.locator(f"{CHART} .panels > *")).not_to_have_count(0)

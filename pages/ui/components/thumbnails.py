@@ -12,7 +12,7 @@ from ddpm.errors import as_user_error
 from ddpm.runs.jobs import Job
 from ddpm.storage import image_files
 
-KEPT = 256  # PNGs in memory
+KEPT = 2**26  # bytes of PNGs in memory
 _kept: OrderedDict[tuple[str, int, int, bool], bytes] = OrderedDict()
 _lock = threading.Lock()
 
@@ -66,8 +66,10 @@ def shown(job: Job, path: Path, side: int, enlarge: bool = True) -> bytes | None
     except FileNotFoundError:
         return None
     with _lock:
+        for old in [one for one in _kept if one[0] == key[0] and one[1] != key[1]]:
+            del _kept[old]  # of the file as it was before
         _kept[key] = made
         _kept.move_to_end(key)
-        if len(_kept) > KEPT:
+        while len(_kept) > 1 and sum(map(len, _kept.values())) > KEPT:
             _kept.popitem(last=False)
     return made

@@ -5,6 +5,7 @@ Uploaded, painted and rescaled images are kept in the run's folder, where the sa
 
 import hashlib
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -85,7 +86,7 @@ def show(run: Run, config: Config, task: str, problems: list[Problem]) -> dict[s
 
     Returns their values, and `classes`, the class of the image, where it is known.
     """
-    jobs = [job for job in run.sample_jobs() if job.images][:NEWEST]
+    jobs = [job for job in listed(run.sample_jobs(), st.session_state.get(_key("picture_drawing"))) if job.images]
     sources = [source for source in SOURCES if jobs or source != "drawn"]
     checkpoint_form.drop_unknown(FORM, "picture_from", sources)
     source = _options("picture_from", "Input image", sources, FIELDS["picture"].help, SOURCES.__getitem__)
@@ -127,6 +128,11 @@ def show(run: Run, config: Config, task: str, problems: list[Problem]) -> dict[s
             if selected.note:
                 st.caption(escape(selected.note), width="stretch")
     return values
+
+
+def listed(jobs: Sequence[SampleJob], chosen: object) -> list[SampleJob]:
+    """The newest samples, and those that were chosen, however old they are."""
+    return [job for number, job in enumerate(jobs) if number < NEWEST or job.name == chosen]
 
 
 def load_first(config: Config, path: str) -> np.ndarray:

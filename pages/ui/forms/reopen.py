@@ -1,6 +1,7 @@
 """Loads settings from an image: PNG files sampled by this program carry them."""
 
-from collections.abc import Callable, Mapping
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +10,27 @@ import streamlit as st
 from ddpm.config.tasks import SampleConfig
 from ddpm.errors import UserError
 from ddpm.planning import metadata
+from ddpm.runs.manifests import Checkpoint
 from ddpm.runs.runs import Run
 from ddpm.storage import images
 from pages.ui.components.markdown import escape, with_code
 from pages.ui.frame import layout
 
+Use = Callable[[SampleConfig, Any], None]  # puts a request into the form; and what is recorded of its checkpoint
 UPLOAD = "sample_settings_from"
 OPENED = "sample_opened"  # in the session: message about the image loaded last, and its kind
 
 
-def show(run: Run, use: Callable[[SampleConfig], None]) -> None:
+def pinned(sample: SampleConfig, origin: Any, checkpoints: Sequence[Checkpoint]) -> SampleConfig:
+    """The request with the checkpoint that it was answered with, `origin`, where that is no longer the newest."""
+    step, weights = (origin.get("step"), origin.get("weights")) if isinstance(origin, Mapping) else (None, None)
+    found = next((checkpoint for checkpoint in checkpoints if checkpoint.step == step), None)
+    if found is None or found.step == checkpoints[-1].step or weights not in found.weights:
+        return sample
+    return dataclasses.replace(sample, step=found.step, weights=str(weights))
+
+
+def show(run: Run, use: Use) -> None:
     """Shows the upload field; the settings of an uploaded image fill the form."""
     with st.expander("Load settings from an image"):
         st.file_uploader(
@@ -35,7 +47,7 @@ def show(run: Run, use: Callable[[SampleConfig], None]) -> None:
                     st.success(escape(sentences))
 
 
-def _open(run: Run, use: Callable[[SampleConfig], None]) -> None:
+def _open(run: Run, use: Use) -> None:
     file = st.session_state.get(UPLOAD)
     if file is None:
         return
@@ -47,7 +59,7 @@ def _open(run: Run, use: Callable[[SampleConfig], None]) -> None:
         )
         return
     try:
-        use(metadata.sample_of(recipe, file.name))
+        use(metadata.sample_of(recipe, file.name), recipe.get("checkpoint"))
     except UserError as error:
         st.session_state[OPENED] = "error", str(error)
         return

@@ -64,9 +64,13 @@ def failure_message(job: Job, what: str) -> str:
 
 
 def started_at(job: Job) -> str:
-    """Time a job was started, from the name of its folder."""
+    """Time a job was started, from the name of its folder, to the second: no two of a run are called alike.
+
+    A choice among jobs is found by its label.
+    """
     try:
-        return formatting.clock(time.mktime(time.strptime(job.name[:15], "%Y%m%d-%H%M%S")))
+        then = time.strptime(job.name[:15], "%Y%m%d-%H%M%S")
+        return f"{formatting.clock(time.mktime(then))}:{then.tm_sec:02}{job.name[15:]}"
     except ValueError:
         return job.name
 

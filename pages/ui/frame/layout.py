@@ -23,6 +23,7 @@ from streamlit.delta_generator import DeltaGenerator
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from ddpm.errors import UserError, user_errors
+from ddpm.formatting import some
 from ddpm.runs import commands, example, runs
 from ddpm.runs.jobs import ACTIVE
 from ddpm.runs.runs import Run
@@ -132,6 +133,15 @@ USE_EXAMPLE = Offer(
 )
 
 
+def _is_addressable(name: str) -> bool:
+    """Whether it can stand in the address of a page: not a name of bytes that are no UTF-8."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def pick_run(
     candidates: Sequence[Run] | None = None,
     *,
@@ -144,7 +154,12 @@ def pick_run(
     Without candidates it shows `empty` with links to start one, and stops the page.  offer: a button for the example
     model, unless that is a candidate.  room: where that is said, if there is little of it around the selectbox.
     """
-    found = runs.list_runs(runs_dir()) if candidates is None else candidates
+    listed = runs.list_runs(runs_dir()) if candidates is None else candidates
+    found = [run for run in listed if _is_addressable(run.name)]
+    if len(found) < len(listed):
+        with room or contextlib.nullcontext():
+            others = escape(some([run.name for run in listed if run not in found], 3))
+            st.caption(f"Left out, as no address can have such a name: {others}. Rename the folder.")
     if not found:
         with room or contextlib.nullcontext():
             no_runs(empty, offer)

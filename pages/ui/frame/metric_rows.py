@@ -48,8 +48,12 @@ class RowReader:
     def read(self, columns: Collection[str]) -> Rows:
         """The newest rows, with these columns at least.  Raises what reading a damaged log raises."""
         if self._loading and self._loading.done():
-            self._loading.result()
-            self._loading = self._sketch = None
+            loading, self._loading, self._sketch = self._loading, None, None
+            try:
+                loading.result()
+            except BaseException:
+                self._reader = None  # the next question begins anew
+                raise
         if not self._loading and not self.has(columns):
             self._begin(columns)
         reader = self._reader

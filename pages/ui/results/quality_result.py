@@ -75,7 +75,7 @@ def show(run: Run, config: Config, checkpoints: list[Checkpoint], places: rail.S
 def _progress(job: QualityJob, was_active: bool) -> None:
     job_progress.follow(job, was_active, "The evaluation")
     if not was_active and not job.result and job.state() in ("stopped", "failed", "lost") and "quality" in job.settings:
-        have = sum(map(len, job.batches()))
+        have = job.count_kept()
         if st.button(
             "Resume",
             icon=":material/play_arrow:",

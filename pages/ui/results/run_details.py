@@ -2,7 +2,6 @@
 
 import time
 import zlib
-from collections.abc import Sequence
 from typing import Any
 
 import streamlit as st
@@ -113,8 +112,9 @@ def device(status: Status | None, config: Config) -> None:
     facts(rows)
 
 
-def times(view: RunView, status: Status | None, active: bool) -> None:
+def times(view: RunView, active: bool) -> None:
     """When it began, and how long it has taken, with and without pauses."""
+    status = view.status()
     trained = status.metrics.get("seconds") if status else None
     end = time.time() if active else status.updated_at if status and status.updated_at else None
     rows = {
@@ -150,8 +150,9 @@ HELP = {
 }
 
 
-def checkpoints(run: Run, found: Sequence[Checkpoint]) -> None:
+def checkpoints(run: Run, view: RunView) -> None:
     """The checkpoints, newest first, with what can be done with each."""
+    found = view.checkpoints()
     if not found:
         st.caption("There is none yet.")
         return

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import streamlit as st
 
-from ddpm.config.tasks import SampleConfig
 from ddpm.config.training import Config
 from ddpm.errors import UserError
 from ddpm.planning import summary
 from ddpm.runs import trash
 from ddpm.runs.results import SampleJob
 from pages.ui.components.markdown import escape
+from pages.ui.forms import reopen
 from pages.ui.frame import job_progress, layout, messages
 from pages.ui.results import samples
 
@@ -22,10 +22,9 @@ DELETED = "sample_gone"  # in the session: where the last deleted samples are no
 DELETE_REQUEST = "sample_condemned"  # in the session: the samples whose deletion is being confirmed
 
 Choose = Callable[[str], None]
-Use = Callable[[SampleConfig], None]
 
 
-def show(jobs: list[SampleJob], shown: SampleJob | None, config: Config, choose: Choose, use: Use) -> None:
+def show(jobs: list[SampleJob], shown: SampleJob | None, config: Config, choose: Choose, use: reopen.Use) -> None:
     """Shows the samples of a run, newest first; a click shows one again or fills the form."""
     _undo(jobs)
     pages = -(-len(jobs) // PER_PAGE)
@@ -45,7 +44,7 @@ def selected(jobs: list[SampleJob]) -> list[SampleJob]:
     return [by_name[name] for name in st.session_state.get(SELECTED, []) if name in by_name]
 
 
-def _entry(job: SampleJob, is_shown: bool, config: Config, choose: Choose, use: Use) -> None:
+def _entry(job: SampleJob, is_shown: bool, config: Config, choose: Choose, use: reopen.Use) -> None:
     sample = job.sample_config
     with st.container(height=THUMB + 8, horizontal_alignment="center", vertical_alignment="center", border=False):
         image, wrong = None, ""
@@ -74,7 +73,11 @@ def _entry(job: SampleJob, is_shown: bool, config: Config, choose: Choose, use: 
         )
         if sample:
             st.button(
-                "Use settings", key=f"use_{job.name}", on_click=layout.callback(use), args=(sample,), type="tertiary"
+                "Use settings",
+                key=f"use_{job.name}",
+                on_click=layout.callback(use),
+                args=(sample, job.settings.get("checkpoint")),
+                type="tertiary",
             )
     with st.container(horizontal=True, gap=None, vertical_alignment="center"):
         where = f"compare_{job.name}"

@@ -11,7 +11,6 @@ import streamlit as st
 from PIL import Image
 
 from ddpm import formatting
-from ddpm.config.tasks import SampleConfig
 from ddpm.config.training import Config
 from ddpm.errors import UserError
 from ddpm.reports import downloads
@@ -22,6 +21,7 @@ from ddpm.runs.runs import Run
 from ddpm.storage import images
 from pages.ui.components import shell_command, thumbnails
 from pages.ui.components.markdown import escape, with_code
+from pages.ui.forms import reopen
 from pages.ui.frame import job_progress, layout
 from pages.ui.results import nearest, sample_actions, sample_grid
 
@@ -34,7 +34,7 @@ MAX_ERRORS = 16  # shown one by one
 T = TypeVar("T")
 
 
-def show(run: Run, job: SampleJob, config: Config, use: Callable[[SampleConfig], None]) -> None:
+def show(run: Run, job: SampleJob, config: Config, use: reopen.Use) -> None:
     """Shows the samples of one job while they form, or finished with downloads and actions."""
     active = job.state() in ACTIVE
     with layout.errors():
@@ -59,7 +59,7 @@ def show(run: Run, job: SampleJob, config: Config, use: Callable[[SampleConfig],
                 icon=":material/settings_backup_restore:",
                 key="use_shown",
                 on_click=layout.callback(use),
-                args=(sample,),
+                args=(sample, job.settings.get("checkpoint")),
             )
     with layout.errors():
         _downloads(job)

@@ -9,7 +9,7 @@ from ddpm.config.training import Config
 from ddpm.planning import durations
 from ddpm.planning.training_cost import TrainingCost, estimate_training_cost, steps_before
 from ddpm.runs import launch
-from ddpm.runs.jobs import ACTIVE, FINAL, Job
+from ddpm.runs.jobs import ACTIVE, Job
 from pages.ui.components.markdown import escape
 from pages.ui.frame import layout, run_status
 
@@ -38,7 +38,7 @@ def show(config: Config, num_images: int | None, held_out_images: int, busy: boo
     is_quick = durations.guess_step(config) <= LONG
     waits = not active and not busy and cost.fits and is_quick and _is_open(job)
     with st.container(key="train_cost"):
-        layout.fragment(run_every=1.0 if active or waits else None)(_follow)(config, counts, job, since, waits)
+        layout.fragment(run_every=1.0 if active or waits else None)(_follow)(config, counts, job, since, waits, active)
         if not active and not waits:
             _again(config, job, cost, busy)
 
@@ -55,13 +55,15 @@ def _stop_other(job: Job) -> None:
         other.request("stop")
 
 
-def _follow(config: Config, counts: tuple[int | None, int], job: Job, since: float, waits: bool) -> None:
+def _follow(
+    config: Config, counts: tuple[int | None, int], job: Job, since: float, waits: bool, was_active: bool
+) -> None:
     """Shows the cost; begins the measurement when nothing was changed for long enough, and follows it."""
     active = bool(job.status()) and job.state() in ACTIVE
     if waits and not active and _is_open(job) and time.monotonic() - since >= QUIET:
         st.session_state[OURS] = launch.start_measuring(config)
         active = True
-    elif waits and job.status() and job.state() in FINAL and job.state() != "stopped":
+    elif not active and (was_active or (waits and not _is_open(job))):
         st.rerun()  # once, so that the asking stops
     _metrics(config, estimate_training_cost(config, *counts))
     if active or waits:

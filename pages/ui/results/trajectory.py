@@ -22,7 +22,7 @@ from ddpm.runs.runs import Run
 from ddpm.storage import arrays, images
 from pages.ui.components import rail, setting_widgets, start_button, study_figures, thumbnails
 from pages.ui.components.markdown import escape, with_code
-from pages.ui.forms import checkpoint_form, sampling_form
+from pages.ui.forms import checkpoint_form, inputs_form, sampling_form
 from pages.ui.frame import job_progress, layout
 from pages.ui.results import plotly_chart
 
@@ -33,7 +33,6 @@ EARLIER, NEW = "Earlier samples", "New image"
 SIDE = 220  # pixels of each of the three images
 THUMB = 96
 STRIP_SIDE = 2**16  # more is only to be downloaded
-NEWEST = 50  # samples offered
 SHOWN = {
     "x": ("x_t", "Noisy image x_t, the input of the network"),
     "x_start": ("Predicted x_start", "Clean image predicted at this step"),
@@ -98,7 +97,9 @@ def begin_with(job: SampleJob, number: int) -> None:
 
 def _fields(run: Run, config: Config) -> tuple[tuple[SampleConfig, int] | None, str]:
     """Shows the fields.  Returns the request and the number of its image, or what is wrong."""
-    samplings = [job for job in run.sample_jobs()[:NEWEST] if job.state() not in ACTIVE and job.images]
+    chosen = st.session_state.get(setting_widgets.key(FORM, "drawing"))
+    listed = inputs_form.listed(run.sample_jobs(), chosen)
+    samplings = [job for job in listed if job.state() not in ACTIVE and job.images]
     kinds = [EARLIER, NEW] if samplings else [NEW]
     where = setting_widgets.key(FORM, "kind")
     if st.session_state.get(where) not in kinds:
