@@ -78,7 +78,8 @@ class Chart {
       const across = (x) => this.across(x, this.axis, axis);
       this.range = this.range && this.range.map(across);
       this.axis = axis;
-      if (this.cursor) {
+      if (this.cursor && this.feeds.get(this.cursor.run)?.whole?.axes[axis] === undefined) this.pin(null); // its place is not known
+      else if (this.cursor) {
         this.cursor.x = this.placeOf(this.cursor.run, this.cursor.step);
         this.tell(Boolean(this.cursor.pinned)); // other runs are at another step there
       }
@@ -151,7 +152,8 @@ class Chart {
     this.shown = extent;
     if (!extent) {
       for (const { node } of this.panels.values()) node.remove();
-      return this.panels.clear();
+      this.panels.clear();
+      return this.palette && this.table?.draw(this);
     }
     const look = this.look(width, extent);
     panels.forEach((panel, number) => {

@@ -48,6 +48,7 @@ export function controls(place, chart) {
   all.onclick = () => chart.showAll();
   const save = Object.assign(element("button", "save", "SVG"), { type: "button", title: "Download the charts as an image" });
   save.onclick = () => {
+    if (!chart.shown) return; // no curve is drawn
     const link = Object.assign(document.createElement("a"), { download: "training.svg" });
     link.href = URL.createObjectURL(new Blob([chart.picture()], { type: "image/svg+xml" }));
     link.click();

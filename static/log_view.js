@@ -28,10 +28,16 @@ export function mount({ parentElement, data }) {
 
   const address = () => `run/log?${query({ run })}`;
 
-  const chosen = () => { const found = getSelection(); return !found.isCollapsed && box.contains(found.anchorNode); };
+  // Some of its text is selected: in Chrome the shadow root knows that, elsewhere the document.
+  function chosen() {
+    const found = (box.getRootNode().getSelection?.() ?? document.getSelection());
+    return Boolean(found) && !found.isCollapsed && box.contains(found.anchorNode);
+  }
+
+  const later = () => chosen() || (reading && cursor.step === null);
 
   function draw(answer) {
-    if (answer !== shown && shown !== null && cursor.step === null && (reading || chosen())) return; // later
+    if (answer !== shown && shown !== null && later()) return; // see `again`
     if (answer !== shown) {
       const stays = shown === null || box.scrollTop + box.clientHeight >= box.scrollHeight - 30;
       shown = answer;
@@ -93,10 +99,18 @@ export function mount({ parentElement, data }) {
     const step = stepUnder(event);
     if (step !== null && String(getSelection()) === "") pin(run, cursor.pinned && cursor.step === step ? null : step);
   };
-  box.onscroll = () => { if (box.scrollTop + box.clientHeight >= box.scrollHeight - 30) reading = false; };
-  box.ontouchmove = () => { reading = true; };
+  let top = 0;
+  const again = () => { if (tail && shown !== tail && !later()) follow(); };
+  box.onscroll = () => {
+    const down = box.scrollTop > top;
+    top = box.scrollTop;
+    if (reading && down && box.scrollTop + box.clientHeight >= box.scrollHeight - 30) { reading = false; again(); }
+  };
+  const overflows = () => box.scrollHeight > box.clientHeight + 1;
+  box.ontouchmove = () => { reading ||= overflows(); };
+  document.addEventListener("selectionchange", again);
   box.onkeydown = (event) => {
-    if (["PageUp", "PageDown", "Home"].includes(event.key)) { reading = true; return; }
+    if (event.key === "PageUp" || event.key === "Home") { reading ||= overflows(); return; }
     const way = { ArrowUp: -1, ArrowDown: 1 }[event.key];
     const named = [...box.querySelectorAll(".named")], at = named.findIndex((line) => line.classList.contains("at"));
     if (event.key === "Enter" && cursor.step !== null) pin(run, cursor.pinned ? null : cursor.step);
@@ -126,6 +140,6 @@ export function mount({ parentElement, data }) {
 
   return {
     update: ({ data: now }) => { data = now; if (now.run !== run) { run = now.run; attend(); } else asked.ask(); },
-    leave: () => { left = true; asked.end(); unfollow(); },
+    leave: () => { left = true; asked.end(); unfollow(); document.removeEventListener("selectionchange", again); },
   };
 }

@@ -277,9 +277,22 @@ def test_a_cooldown_is_not_begun_before_the_file_that_training_begins_with(
                 measured()
 
 
+def test_a_second_warm_up_may_be_cut_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run of an hour that had ended gets ten minutes more: its learning rate rises again."""
+    clock = Clock(monkeypatch)
+    train = TrainConfig(train_for="70m", lr_schedule=COOLED, lr_cooldown=0.3, lr_warmup_steps=100, total_steps=8000)
+    it, step, decided = budget.Budget(train, warmed_from=8000), 8000, False
+    clock.now = 3600.0
+    while not decided:
+        clock.now += 0.45
+        step += 1
+        total, decided = it.after_step(train, step, clock.now)
+    assert total == pytest.approx(9333, abs=5)
+
+
 def test_a_warm_up_that_a_new_optimiser_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, train = Clock(monkeypatch), TrainConfig(train_for="1m", lr_warmup_steps=700, total_steps=40_000)
-    it = budget.Budget(train, warmed_from=30_000)
+    it = budget.Budget(train, began_with=30_000, warmed_from=30_000)
     with raises_error("conflicting-settings", "lr_warmup_steps"):
         for step in range(30_001, 30_400):
             clock.now += 0.1

@@ -105,6 +105,7 @@ def test_bound_for_real() -> None:
         ("0::/../..", {"cpu.max": "200000 100000"}, 2.0),
         ("0::/", {"cpu.max": "what"}, None),
         ("0::/", {"cpu.max": "0 0"}, None),
+        ("4:cpu:/", {"cpu/cpu.cfs_quota_us": "50000"}, None),
         ("4:cpu,cpuacct:/docker/7\n0::/", {"cpu/cpu.cfs_quota_us": "250000", "cpu/cpu.cfs_period_us": "100000"}, 2.5),
         (
             "4:cpu,cpuacct:/docker/7",
@@ -132,8 +133,12 @@ def test_quota(tmp_path: Path, member: str, files: dict[str, str], limit: float 
         ("0::/a", {"a/memory.max": "4000", "a/memory.current": "3000"}, (4000, 1000)),
         (
             "0::/a",
-            {"a/memory.max": "4000", "a/memory.current": "3000", "a/memory.stat": "anon 9\ninactive_file 500\n"},
-            (4000, 1500),
+            {
+                "a/memory.max": "4000",
+                "a/memory.current": "3000",
+                "a/memory.stat": "anon 9\ninactive_file 500\nactive_file 30",
+            },
+            (4000, 1530),
         ),
         (
             "0::/a/b",

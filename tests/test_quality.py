@@ -121,6 +121,10 @@ def test_samples_of_another_evaluation_are_not_gone_on_with(trained: Run, tmp_pa
     for changes in ({"seed": 1}, {"steps": 3}, {"weights": "model"}, {"precision": "bf16"}):
         assert refused(trained, tmp_path / "a", **changes) == "already-exists", changes
     assert (tmp_path / "a" / "settings.json").read_bytes() == before
+    settings = json.loads(before)
+    del settings["sampled_with"]  # as an earlier version left it
+    files.write_json(tmp_path / "a" / "settings.json", settings)
+    assert refused(trained, tmp_path / "a", seed=1) == "already-exists"
     result = measure(trained, tmp_path / "a", num_samples=N + 4, split="train", copies=False)
     assert (result["about"]["n"], result["about"]["part"]) == (N + 4, "train")
 

@@ -409,3 +409,33 @@ def test_samples_in_the_bin_go_back_to_a_run_that_was_renamed(fake_run: FakeRun,
     in_bin = trash.trash_run(renamed)
     restored = trash.restore(in_bin, "c")
     assert trash.restore(deleted[1]) == restored / "samples" / "20261101-120001"
+
+
+def test_samples_in_the_bin_stay_with_the_run_that_had_the_name_before(
+    fake_run: FakeRun, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(trash.time, "time", lambda: now)
+    first = fake_run("a")
+    (first.folder / "samples" / "20261101-120000").mkdir(parents=True)
+    samples = trash.trash_samples(SampleJob(first.folder / "samples" / "20261101-120000"))
+    now += 1
+    deleted = trash.trash_run(first)
+    now += 1
+    second = renaming.rename_run(fake_run("a"), "b")
+    now += 1
+    third = renaming.rename_run(second, "a")
+    also_deleted = trash.trash_run(third)
+    trash.restore(also_deleted, "c")
+    assert trash.restore(deleted) == first.folder
+    assert trash.restore(samples) == first.folder / "samples" / "20261101-120000"
+
+
+def test_a_rename_is_done_though_the_bin_cannot_be_written(
+    fake_run: FakeRun, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise files.DiskFull(runs_dir)
+
+    monkeypatch.setattr(trash, "follow", full)
+    assert renaming.rename_run(fake_run("a"), "b").folder.is_dir()

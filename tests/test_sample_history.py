@@ -10,6 +10,7 @@ from app_page import button, open_page, said
 from ddpm.config.tasks import SampleConfig
 from ddpm.planning import summary
 from ddpm.runs.jobs import Status
+from ddpm.runs.manifests import Checkpoint
 from ddpm.runs.results import SampleJob
 from ddpm.runs.runs import Run
 from ddpm.runs.worker import Worker
@@ -234,15 +235,20 @@ def test_settings_come_with_the_checkpoint_that_they_were_used_with(run: Run) ->
     sample, saved = SampleConfig(num_samples=3), run.checkpoints()
     old, newest = saved[0], saved[-1]
     assert old.step < newest.step
-    for origin, found in (
-        ({"step": old.step, "weights": "ema_0.9"}, (old.step, "ema_0.9")),
-        ({"step": newest.step, "weights": "ema_0.9"}, (0, "")),
-        ({"step": 7, "weights": "ema_0.9"}, (0, "")),
-        ({"step": old.step, "weights": "ema_0.1"}, (0, "")),
+
+    def origin(step: int, weights: str = "ema_0.9", of: Checkpoint = old) -> dict[str, object]:
+        return {"step": step, "weights": weights, "sha256": of.files[of.path("ema_0.9").name]["sha256"]}
+
+    for about, found in (
+        (origin(old.step), (old.step, "ema_0.9")),
+        (origin(newest.step, of=newest), (0, "")),
+        (origin(7), (0, "")),
+        (origin(old.step, "ema_0.1"), (0, "")),
+        (origin(old.step, of=newest), (0, "")),  # of another run
         ({}, (0, "")),
         (None, (0, "")),
     ):
-        pinned = reopen.pinned(sample, origin, saved)
+        pinned = reopen.pinned(sample, about, saved)
         assert (pinned.step, pinned.weights) == found
 
 

@@ -60,7 +60,7 @@ def evaluate_quality(
         source: a `Run`, the name of one in `runs_dir`, the folder of one, or a .pt file; None for images with a
             reference.
         reference: images to compare with: a folder, an .npz file or a data set by name; "": the run's own data, its
-            held-out part where there is one.
+            held-out part where that has at least 256 images.
         num_samples: images to sample, at least 256.
         samples: images in place of samples: uint8 [N, H, W, C], an .npz file or a folder.
         keep: leave the result in the folder of the run, as `ddpm evaluate quality` does.

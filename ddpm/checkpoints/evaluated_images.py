@@ -77,7 +77,7 @@ def open_images(
         return split, dataset, own, changed, place
 
     split, dataset, own, changed, place = distributed.run_on_all_ranks(opened)
-    if changed and worker:
+    if changed and worker and changed not in worker.status.warning:
         log.warning("%s", changed)
         worker.beat(warning=" ".join(filter(None, (worker.status.warning, changed))))
     part = split if own or split == "test" else "all"

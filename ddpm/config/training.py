@@ -160,7 +160,7 @@ class TrainConfig:
         0.2,
         "Share of all training steps that the cooldown of warmup-stable-decay takes, at the end.",
         label="Cooldown",
-        low=0.0001,
+        low=1e-7,
         high=0.9,
         group="Optimiser",
     )

@@ -4,6 +4,7 @@
 write ./shapes.
 """
 
+import contextlib
 import dataclasses
 import math
 from dataclasses import dataclass
@@ -341,7 +342,8 @@ def _opened(
     if only_identities:
         found = None if part else decoded.cached(source, data, model)
         if found is None and data.skip_broken and not part:  # which ones are broken is known once they are decoded
-            found = decoded.open_decoded(source, data, model, progress)
+            with contextlib.suppress(UserError):  # what is wrong with images that are not asked for matters to nobody
+                found = decoded.open_decoded(source, data, model, progress)
         found = found or decoded.identities(source, data, progress, part)
     else:
         found = decoded.open_decoded(source, data, model, progress, part)

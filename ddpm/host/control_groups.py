@@ -30,11 +30,10 @@ def quota(groups: Path = GROUPS, own: Path = OWN) -> float | None:
     """
     limits = []
     for folder in folders("cpu", groups, own):
-        spent, period = (
-            _numbers(folder / "cpu.max", 2)
-            or (_numbers(folder / "cpu.cfs_quota_us") + _numbers(folder / "cpu.cfs_period_us") or [0, 0])[:2]
-        )
-        limits += [spent / period] if spent > 0 and period > 0 else []
+        found = _numbers(folder / "cpu.max", 2)
+        found = found or _numbers(folder / "cpu.cfs_quota_us") + _numbers(folder / "cpu.cfs_period_us")
+        if len(found) == 2 and min(found) > 0:
+            limits.append(found[0] / found[1])
     return min(limits, default=None)
 
 
@@ -45,14 +44,15 @@ def memory(groups: Path = GROUPS, own: Path = OWN) -> tuple[int, int] | None:
     """
     total, free = [], []
     for folder in folders("memory", groups, own):
-        for limit, used, kept in (
-            ("memory.max", "memory.current", "inactive_file"),
-            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+        for limit, used, prefix in (
+            ("memory.max", "memory.current", ""),
+            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
         ):
             found = _numbers(folder / limit), _numbers(folder / used)
             if found[0] and found[1]:
+                kept = (_statistic(folder / "memory.stat", f"{prefix}{name}_file") for name in ("inactive", "active"))
                 total.append(found[0][0])
-                free.append(max(0, found[0][0] - found[1][0] + _statistic(folder / "memory.stat", kept)))
+                free.append(max(0, found[0][0] - found[1][0] + sum(kept)))
     return (min(total), min(free)) if total else None
 
 

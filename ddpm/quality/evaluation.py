@@ -30,8 +30,9 @@ from ddpm.config.training import Config, DataConfig
 from ddpm.data import datasets, lineage
 from ddpm.errors import UserError
 from ddpm.models import backend
+from ddpm.models.backend import ComputeMode
 from ddpm.planning import matrix_rows, metadata, quality_figures
-from ddpm.quality import features, further, panel
+from ddpm.quality import features, further, kept_samples, panel
 from ddpm.runs.results import QualityJob
 from ddpm.runs.runs import Run
 from ddpm.runs.worker import Stopped, Worker
@@ -45,20 +46,6 @@ log = logging.getLogger("ddpm")
 MOST_REFERENCE = 10_000  # images: more take longer, and change little
 SHOWN = 64  # samples in the grid
 MOST_SIDE = 256  # pixels of images that are compared without a model
-# Settings that make no other samples: those of a folder may go on with others.
-NOT_SAMPLED = {
-    "num_samples",
-    "samples",
-    "reference",
-    "split",
-    "half",
-    "enlarge",
-    "skip_broken",
-    "batch_size",
-    "threads",
-    "copies",
-    "inception",
-}
 PANEL_SHARE = 0.15  # of the progress, for what follows the sampling
 PANEL = 0.5  # of that, for the panel
 
@@ -107,17 +94,11 @@ def measure_source(
             code="not-applicable",
         )
     given = _given(config, settings, worker) if settings.samples else None
-    sampled_with = None
+    sampled_with = compute = None
     if opened and given is None:
         compute = backend.resolve_and_report(settings.kernels, settings.precision, distributed.device(), worker)
-        sampled_with = {name: value for name, value in dataclasses.asdict(settings).items() if name not in NOT_SAMPLED}
-        sampled_with |= {"sha256": opened.sha256, "precision": compute.precision, "kernels": compute.kernels}
-        if job.batch_paths() and job.settings.get("sampled_with") != sampled_with:
-            raise UserError(
-                f"{folder} holds samples of an evaluation with other settings, or of another checkpoint: choose another"
-                " --out, or remove it.",
-                code="already-exists",
-            )
+        sampled_with = kept_samples.made_with(settings, opened, compute)
+        kept_samples.check_same(job, sampled_with)
     count = settings.num_samples if given is None else len(given)
     reference = read_reference(config, dataclasses.replace(settings, num_samples=count), opened, worker)
     net = further.read_inception(settings, len(reference.pixels))
@@ -140,9 +121,10 @@ def measure_source(
         share = 0.0
     else:
         assert opened is not None
+        assert compute is not None
         share = 1 - PANEL_SHARE
         found: list[np.ndarray] = []
-        for progress in _sampled(job, worker, opened, settings, found, about):
+        for progress in _sampled(job, worker, opened, settings, compute, found, about):
             yield Progress(int(1000 * share * progress))
         samples = np.concatenate(found)[: settings.num_samples]
         if len(samples) < settings.num_samples:
@@ -210,13 +192,13 @@ def read_reference(
         seen = lineage.from_json(opened.weights.data)
         train_ids = checkpoint_files.train_ids_at_step(opened.path, opened.weights.step) if seen else None
     found = evaluated_images.open_images(config, wanted, worker, seen, train_ids)
-    order = _order(len(found.dataset), settings.half)
-    if settings.split == "auto" and found.about["part"] == "test" and len(order) < quality_figures.LEAST:
-        _warn_of_few(len(order), worker)
+    auto = settings.split == "auto" and opened is not None and not settings.reference
+    if auto and found.about["part"] == "test" and len(found.dataset) < quality_figures.LEAST:
+        _warn_of_few(len(found.dataset), worker)
         found = evaluated_images.open_images(
             config, dataclasses.replace(wanted, split="train"), worker, seen, train_ids
         )
-        order = _order(len(found.dataset), settings.half)
+    order = _order(len(found.dataset), settings.half)
     n = min(settings.num_samples, MOST_REFERENCE)
     _check_count(len(order), "")
     kind = "held-out images that are not in the reference" if found.about["part"] == "test" else "other images of it"
@@ -324,6 +306,7 @@ def _sampled(
     worker: Worker,
     opened: OpenedModel,
     settings: QualityConfig,
+    compute: ComputeMode,
     found: list[np.ndarray],
     about: dict[str, Any],
 ) -> Iterator[float]:
@@ -332,7 +315,6 @@ def _sampled(
     about: receives how they were sampled.  Batches are kept in the folder until all are there.
     """
     device = distributed.device()
-    compute = backend.resolve_and_report(settings.kernels, settings.precision, device, worker)
     network = opened.network(device)
     resolved = resolve_request(opened.config, request_of(settings), compute, opened.origin)
     mse = analytic_variance.mse_for(resolved, opened, network, compute, worker)

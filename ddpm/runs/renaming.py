@@ -1,9 +1,13 @@
 """Renames runs."""
 
+import logging
+
 from ddpm.errors import UserError
 from ddpm.runs import in_use, run_names, trash
 from ddpm.runs.exclusive import guard
 from ddpm.runs.runs import Run
+
+log = logging.getLogger("ddpm")
 
 
 def rename_run(run: Run, name: str) -> Run:
@@ -24,5 +28,8 @@ def rename_run(run: Run, name: str) -> Run:
             raise UserError(f"{target} exists already: choose another name.", code="already-exists")
         in_use.check_idle(run, "renaming it")
         in_use.move(run.folder, target, "renamed")
-        trash.follow(run.folder.parent, run.name, name)
+        try:
+            trash.follow(run.folder.parent, run.name, name)
+        except (UserError, OSError) as error:  # it is renamed
+            log.warning("Samples of %s in the bin cannot be restored to %s: %s", run.name, name, error)
     return Run(target)

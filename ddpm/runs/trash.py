@@ -168,14 +168,22 @@ def follow(runs_dir: Path, old: str, new: str) -> None:
         return
     _check(bin_folder)
     with guard(bin_folder):
-        _write_index(bin_folder, _followed(_index(bin_folder), old, new))
+        before = _index(bin_folder)
+        if (after := _followed(before, old, new)) != before:
+            _write_index(bin_folder, after)
 
 
 def _followed(index: dict[str, Origin], old: str, new: str, until: float = math.inf) -> dict[str, Origin]:
-    """The index with samples of the run `old` belonging to `new`.  until: when that run was deleted, if it was."""
+    """The index with samples of the run `old` belonging to `new`.
+
+    until: when that run was deleted, if it was.  Samples of runs that had that name before, and were deleted, stay
+    with these.
+    """
+    runs_before = [one.deleted_at for one in index.values() if one.run == old and not one.samples]
+    since = max((deleted for deleted in runs_before if deleted < until), default=-1.0)
     return {
         key: replace(origin, run=new)
-        if (origin.run == old and origin.samples and origin.deleted_at <= until)
+        if origin.run == old and origin.samples and since < origin.deleted_at <= until
         else origin
         for key, origin in index.items()
     }

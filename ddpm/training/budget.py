@@ -63,7 +63,10 @@ class Budget:
         if self._checked:
             return
         self._checked = True
-        warm = step - self.warmed_from >= train.lr_warmup_steps
-        sentence = "" if warm else learning_rate.too_short(train, expected, self.warmed_from)
-        if sentence := sentence or learning_rate.cooled_before(train, expected, self.began_with):
+        # Of a training that goes on after its learning rate fell, a second warm-up may be cut short.
+        begins = self.warmed_from if self.warmed_from == self.began_with else 0
+        sentence = learning_rate.cooled_before(train, expected, self.began_with)
+        if not sentence and step - begins < train.lr_warmup_steps:
+            sentence = learning_rate.too_short(train, expected, begins)
+        if sentence:
             raise UserError(sentence, code="conflicting-settings")

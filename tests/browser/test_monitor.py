@@ -345,3 +345,45 @@ def test_one_cursor_goes_through_previews_log_and_values(page: Page, server) -> 
     page.reload()
     expect(page.locator(".where")).to_have_text("Pinned: step 50")
     expect(page.get_by_alt_text("Preview grid of one at step 50")).to_be_visible()
+
+
+def test_a_live_log_can_be_read_and_selected(page: Page, server) -> None:  # type: ignore[no-untyped-def]
+    """By keyboard, while lines are added; scrolled down again it goes on, with what came meanwhile."""
+    run = fake_run.write(server.runs_dir, "one", steps=200)
+    with open(run.log_path, "a") as log:
+        log.writelines(f"12:00:00  line {k}\n" for k in range(200))
+    page.goto(server.address("monitor", run="one"))
+    lines = page.locator(".lines")
+    last = lines.locator("> *").last
+    expect(last).to_have_text(re.compile("line 199"))
+    at = "box => box.scrollTop + box.clientHeight >= box.scrollHeight - 30"
+    assert lines.evaluate(at)
+
+    def add(text: str) -> None:
+        with open(run.log_path, "a") as log:
+            log.write(f"12:00:01  {text}\n")
+        page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")  # asks at once
+
+    lines.focus()
+    with page.expect_response(lambda answer: "/run/log" in answer.url):
+        page.keyboard.press("Home")
+        add("while it is read")
+    place = lines.evaluate("box => box.scrollTop")
+    wait_until_idle(page)
+    assert lines.evaluate("box => box.scrollTop") == place
+    expect(last).to_have_text(re.compile("line 199"))
+    lines.evaluate("box => { box.scrollTop = box.scrollHeight; }")
+    expect(last).to_have_text(re.compile("while it is read"))
+
+    # With nothing to scroll away from, a key that scrolls stops nothing.
+    page.keyboard.press("PageDown")
+    add("after the end")
+    expect(last).to_have_text(re.compile("after the end"))
+
+    last.evaluate("line => getSelection().selectAllChildren(line)")
+    with page.expect_response(lambda answer: "/run/log" in answer.url):
+        add("while it is selected")
+    wait_until_idle(page)
+    expect(last).to_have_text(re.compile("after the end"))
+    page.evaluate("getSelection().removeAllRanges()")
+    expect(last).to_have_text(re.compile("while it is selected"))

@@ -227,7 +227,7 @@ def _inspect(data_dir: str, stamp: int) -> Contents:
 
 @st.cache_data(hash_funcs=PATHS, max_entries=32, ttl=60, show_spinner="Reading the data …")
 def _thumbnails(data_dir: str, stamp: int, size: int, channels: int) -> bytes | None:
-    """Images from across the data, prepared as for the network; broken ones are left out."""
+    """Images from across the data, as far as it is within reach, as the network sees them; broken ones are left out."""
     source = sources.open_source(data_dir, image_check.quick())
     last = source.within_reach - 1
     wanted = np.unique(np.linspace(0, last, min(SHOWN, last + 1)).astype(int))

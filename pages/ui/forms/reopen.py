@@ -23,11 +23,14 @@ OPENED = "sample_opened"  # in the session: message about the image loaded last,
 
 def pinned(sample: SampleConfig, origin: Any, checkpoints: Sequence[Checkpoint]) -> SampleConfig:
     """The request with the checkpoint that it was answered with, `origin`, where that is no longer the newest."""
-    step, weights = (origin.get("step"), origin.get("weights")) if isinstance(origin, Mapping) else (None, None)
-    found = next((checkpoint for checkpoint in checkpoints if checkpoint.step == step), None)
+    about = origin if isinstance(origin, Mapping) else {}
+    weights = about.get("weights")
+    found = next((checkpoint for checkpoint in checkpoints if checkpoint.step == about.get("step")), None)
     if found is None or found.step == checkpoints[-1].step or weights not in found.weights:
         return sample
-    return dataclasses.replace(sample, step=found.step, weights=str(weights))
+    if found.files[found.path(weights).name].get("sha256") != about.get("sha256"):  # of another run
+        return sample
+    return dataclasses.replace(sample, step=found.step, weights=weights)
 
 
 def show(run: Run, use: Use) -> None:
