@@ -5,6 +5,7 @@ import re
 import reprlib
 import time
 from collections.abc import Sequence
+from datetime import datetime, tzinfo
 
 from ddpm.errors import UserError
 
@@ -96,15 +97,13 @@ def memory(bytes_: float) -> str:
     return f"{bytes_ / 1e9:.1f} GB" if bytes_ < 1e12 else f"{bytes_ / 1e12:,.1f} TB"
 
 
-def clock(when: float, now: float | None = None) -> str:
-    """Local time, with the date unless it is today: 14:05, Tue 3 Nov, 14:05."""
-    then, today = time.localtime(when), time.localtime(now)
-    if (then.tm_year, then.tm_yday) == (today.tm_year, today.tm_yday):
-        return time.strftime("%H:%M", then)
-    year = f" {then.tm_year}" if then.tm_year != today.tm_year else ""
-    return (
-        f"{time.strftime('%a', then)} {then.tm_mday} {time.strftime('%b', then)}{year}, {time.strftime('%H:%M', then)}"
-    )
+def clock(when: float, now: float | None = None, zone: tzinfo | None = None) -> str:
+    """Time of day, with the date unless it is today: 14:05, Tue 3 Nov, 14:05.  zone: None is that of this computer."""
+    then, today = datetime.fromtimestamp(when, zone), datetime.fromtimestamp(time.time() if now is None else now, zone)
+    if then.date() == today.date():
+        return f"{then:%H:%M}"
+    year = f" {then.year}" if then.year != today.year else ""
+    return f"{then:%a} {then.day} {then:%b}{year}, {then:%H:%M}"
 
 
 def plural(number: int, one: str, many: str = "") -> str:

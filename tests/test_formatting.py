@@ -1,6 +1,7 @@
 """Numbers as text."""
 
 import math
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from raising import raises_error
@@ -74,3 +75,14 @@ def test_a_duration_is_read(text: str, seconds: float) -> None:
 def test_what_is_no_duration_is_refused(text: str) -> None:
     with raises_error("bad-value"):
         formatting.seconds_of(text)
+
+
+def test_a_time_of_day_in_another_zone() -> None:
+    noon = datetime(2026, 11, 28, 12, 0, tzinfo=UTC).timestamp()
+    for hours, found in ((0, "12:00"), (2, "14:00"), (-5, "07:00")):
+        assert formatting.clock(noon, noon, timezone(timedelta(hours=hours))) == found
+    assert formatting.clock(noon, noon + 13 * 3600, UTC) == "Sat 28 Nov, 12:00"
+    assert (
+        formatting.clock(noon, noon + 13 * 3600, timezone(timedelta(hours=-5))) == "07:00"
+    )  # still the same day there
+    assert formatting.clock(noon, noon + 40 * 86400, UTC) == "Sat 28 Nov 2026, 12:00"

@@ -10,6 +10,7 @@ from ddpm.errors import UserError
 from ddpm.runs import launch
 from ddpm.runs.jobs import ACTIVE, Job, Status
 from pages.ui.components import shell_command
+from pages.ui.components.local_time import clock
 from pages.ui.components.markdown import escape, with_code
 from pages.ui.frame import run_status
 
@@ -70,7 +71,7 @@ def started_at(job: Job) -> str:
     """
     try:
         then = time.strptime(job.name[:15], "%Y%m%d-%H%M%S")
-        return f"{formatting.clock(time.mktime(then))}:{then.tm_sec:02}{job.name[15:]}"
+        return f"{clock(time.mktime(then))}:{then.tm_sec:02}{job.name[15:]}"
     except ValueError:
         return job.name
 

@@ -11,6 +11,7 @@ from ddpm.runs.jobs import ACTIVE, Job
 from ddpm.runs.runs import Run
 from ddpm.runs.trash import Deleted
 from ddpm.storage import folders
+from pages.ui.components.local_time import clock
 from pages.ui.components.markdown import escape, with_code
 from pages.ui.frame import job_progress, layout, messages
 from pages.ui.frame.action_buttons import run_action
@@ -200,7 +201,7 @@ def show_bin(found: list[Run], request: Asked) -> None:
     with st.container(height=min(60 + 44 * len(entries), 380)):
         for entry in entries:
             with st.container(horizontal=True, vertical_alignment="center"):
-                deleted = formatting.clock(entry.origin.deleted_at) if entry.origin and entry.origin.deleted_at else ""
+                deleted = clock(entry.origin.deleted_at) if entry.origin and entry.origin.deleted_at else ""
                 about_it = " · ".join(filter(None, (formatting.memory(sizes[entry.name]), deleted)))
                 st.markdown(f"{escape(entry.label)}  \n:small[{escape(about_it)}]", width="stretch")
                 if entry.origin:

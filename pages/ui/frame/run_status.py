@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 import streamlit as st
 
 from ddpm import formatting
-from ddpm.formatting import clock, duration
+from ddpm.formatting import duration
 from ddpm.runs import progress_log
 from ddpm.runs.jobs import ACTIVE, State, Status
 from ddpm.runs.manifests import Checkpoint
 from ddpm.runs.runs import Run
+from pages.ui.components.local_time import clock
 from pages.ui.components.markdown import escape, with_code
 from pages.ui.frame import layout
 from pages.ui.frame.run_store import RunView

@@ -10,13 +10,14 @@ from ddpm.config import codec, wording
 from ddpm.config.fields import Setting
 from ddpm.config.presets import PRESETS
 from ddpm.config.training import Config
-from ddpm.formatting import clock, duration, memory, plural, some
+from ddpm.formatting import duration, memory, plural, some
 from ddpm.host import hardware
 from ddpm.runs.jobs import Status
 from ddpm.runs.manifests import Checkpoint
 from ddpm.runs.runs import Run
 from ddpm.runs.usage import Meter
 from pages.ui.components import setting_widgets
+from pages.ui.components.local_time import clock
 from pages.ui.components.markdown import escape, with_code
 from pages.ui.forms import checkpoint_form, sampling_form
 from pages.ui.frame import layout, run_menu
