@@ -365,12 +365,12 @@ def test_a_live_log_can_be_read_and_selected(page: Page, server) -> None:  # typ
         page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")  # asks at once
 
     lines.focus()
+    page.keyboard.press("Home")
+    page.wait_for_function("box => box.scrollTop === 0", arg=lines.element_handle())
     with page.expect_response(lambda answer: "/run/log" in answer.url):
-        page.keyboard.press("Home")
         add("while it is read")
-    place = lines.evaluate("box => box.scrollTop")
     wait_until_idle(page)
-    assert lines.evaluate("box => box.scrollTop") == place
+    assert lines.evaluate("box => box.scrollTop") == 0
     expect(last).to_have_text(re.compile("line 199"))
     lines.evaluate("box => { box.scrollTop = box.scrollHeight; }")
     expect(last).to_have_text(re.compile("while it is read"))
@@ -380,6 +380,7 @@ def test_a_live_log_can_be_read_and_selected(page: Page, server) -> None:  # typ
     add("after the end")
     expect(last).to_have_text(re.compile("after the end"))
 
+    expect(lines.locator("> *").nth(-2)).to_have_text(re.compile("while it is read"))
     last.evaluate("line => getSelection().selectAllChildren(line)")
     with page.expect_response(lambda answer: "/run/log" in answer.url):
         add("while it is selected")
