@@ -86,6 +86,16 @@ def test_bound_for_real() -> None:
     assert done.stdout.split() == ["1", "1"]
 
 
+def member_of(tmp_path: Path, member: str, files: dict[str, str]) -> Path:
+    """Control groups with these files; returns the file that says which ones a process is a member of."""
+    own = tmp_path / "cgroup"
+    own.write_text(member + "\n")
+    for name, text in files.items():
+        (tmp_path / "groups" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "groups" / name).write_text(text)
+    return own
+
+
 @pytest.mark.parametrize(
     ("member", "files", "limit"),
     [
@@ -116,11 +126,7 @@ def test_bound_for_real() -> None:
     ],
 )
 def test_quota(tmp_path: Path, member: str, files: dict[str, str], limit: float | None) -> None:
-    own = tmp_path / "cgroup"
-    own.write_text(member + "\n")
-    for name, text in files.items():
-        (tmp_path / "groups" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "groups" / name).write_text(text)
+    own = member_of(tmp_path, member, files)
     assert control_groups.quota(tmp_path / "groups", own) == limit
     assert control_groups.quota(tmp_path / "groups", tmp_path / "nowhere") is None
 
@@ -164,11 +170,7 @@ def test_quota(tmp_path: Path, member: str, files: dict[str, str], limit: float 
 def test_memory_of_control_groups(
     tmp_path: Path, member: str, files: dict[str, str], found: tuple[int, int] | None
 ) -> None:
-    own = tmp_path / "cgroup"
-    own.write_text(member + "\n")
-    for name, text in files.items():
-        (tmp_path / "groups" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "groups" / name).write_text(text)
+    own = member_of(tmp_path, member, files)
     assert control_groups.memory(tmp_path / "groups", own) == found
     assert control_groups.memory(tmp_path / "groups", tmp_path / "nowhere") is None
 

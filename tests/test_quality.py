@@ -125,6 +125,10 @@ def test_samples_of_another_evaluation_are_not_gone_on_with(trained: Run, tmp_pa
     del settings["sampled_with"]  # as an earlier version left it
     files.write_json(tmp_path / "a" / "settings.json", settings)
     assert refused(trained, tmp_path / "a", seed=1) == "already-exists"
+    for odd in ([], {"precision": "fp16"}, {"seed": []}):  # of a stranger
+        files.write_json(tmp_path / "a" / "settings.json", {**settings, "sampled_with": odd})
+        assert refused(trained, tmp_path / "a", seed=1) in ("already-exists", "bad-value")
+    files.write_json(tmp_path / "a" / "settings.json", settings)
     result = measure(trained, tmp_path / "a", num_samples=N + 4, split="train", copies=False)
     assert (result["about"]["n"], result["about"]["part"]) == (N + 4, "train")
 

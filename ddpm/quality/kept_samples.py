@@ -42,16 +42,16 @@ def check_same(job: QualityJob, wanted: Mapping[str, Any]) -> None:
         return
     before = job.settings
     if not (known := before.get("sampled_with")):  # an earlier version's, which recorded less
-        asked = {name: value for name, value in before.get("quality", {}).items() if name in wanted}
+        asked = {name: value for name, value in dataclasses.asdict(job.config).items() if name in wanted}
         here = {name: wanted[name] for name in ("precision", "kernels")}
         known = {**asked, **here, "sha256": before.get("checkpoint", {}).get("sha256")}
     differ = [name for name, value in wanted.items() if name in known and known[name] != value]
     if not differ:
         return
     if set(differ) <= {"precision", "kernels"}:
+        were = f"in {known.get('precision')} by {known.get('kernels')} kernels"
         raise UserError(
-            f"The samples in {job.folder} were computed in {known['precision']} by {known['kernels']} kernels, and"
-            f" others would be in {wanted['precision']} by {wanted['kernels']} kernels: start a new evaluation.",
+            f"The samples in {job.folder} were computed {were}, and others would be in {wanted['precision']} by {wanted['kernels']} kernels: start a new evaluation.",
             code="already-exists",
         )
     raise UserError(

@@ -41,6 +41,7 @@ class Settings:
     data: DataRecord = DataRecord()
     command: Annotated[str, Meta(max_length=2**20)] = ""
     drawn_at_once: Count = 0  # images in a batch
+    sampled_with: Annotated[dict[str, str | int | float | bool], Meta(max_length=100)] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
