@@ -79,6 +79,6 @@ def open_images(
     split, dataset, own, changed, place = distributed.run_on_all_ranks(opened)
     if changed and worker and changed not in worker.status.warning:
         log.warning("%s", changed)
-        worker.beat(warning=" ".join(filter(None, (worker.status.warning, changed))))
+        worker.warn(changed)
     part = split if own or split == "test" else "all"
     return Opened(dataset, {"data_dir": mine.data_dir, "part": part, "count": len(dataset)}, place)

@@ -72,8 +72,8 @@ def resolve_and_report(kernels: str, name: str, device: torch.device | str, work
         log.warning("%s", sentence)
     log.info("Computed %s", found.words)
     if worker:
-        warning = " ".join(filter(None, (worker.status.warning, *found.notices)))
-        worker.beat(computed=found.words, warning=warning)
+        worker.beat(computed=found.words)
+        worker.warn(*found.notices)
     return found
 
 

@@ -235,7 +235,7 @@ def _warn_of_few(count: int, worker: Worker | None) -> None:
     )
     log.warning("%s", sentence)
     if worker:
-        worker.beat(warning=" ".join(filter(None, (worker.status.warning, sentence))))
+        worker.warn(sentence)
 
 
 def _check_count(count: int, where: str) -> None:

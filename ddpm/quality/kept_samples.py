@@ -49,9 +49,9 @@ def check_same(job: QualityJob, wanted: Mapping[str, Any]) -> None:
     if not differ:
         return
     if set(differ) <= {"precision", "kernels"}:
-        were = f"in {known.get('precision')} by {known.get('kernels')} kernels"
+        was, now = (f"in {of.get('precision')} by {of.get('kernels')} kernels" for of in (known, wanted))
         raise UserError(
-            f"The samples in {job.folder} were computed {were}, and others would be in {wanted['precision']} by {wanted['kernels']} kernels: start a new evaluation.",
+            f"The samples in {job.folder} were computed {was}, and others would be {now}: start a new evaluation.",
             code="already-exists",
         )
     raise UserError(

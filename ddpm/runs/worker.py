@@ -262,6 +262,11 @@ class Worker:
             with contextlib.suppress(files.DiskFull, OSError):
                 write(self.job.folder / "status.json", dataclasses.asdict(self._status))
 
+    def warn(self, *sentences: str) -> None:
+        """Adds sentences to the warning of the status, each once."""
+        new = [sentence for sentence in sentences if sentence not in self._status.warning]
+        self.beat(warning=" ".join(filter(None, (self._status.warning, *new))))
+
     def poll_requests(self) -> set[str]:
         """New requests since the last call; a request to stop is returned by every call.
 

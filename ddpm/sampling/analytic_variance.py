@@ -178,7 +178,7 @@ def for_weights(
     doubt = f"The analytic variance may be of other images: {remedy}"
     if changed := lineage.check(config, lineage.from_json(seen), dataset, Remedy(doubt, doubt), part="train"):
         log.warning("%s %s", changed, doubt)
-        worker.beat(warning=" ".join(filter(None, (worker.status.warning, changed))))
+        worker.warn(changed)
     process = variance_file.process_of(config.diffusion)
     about = {"data": config.data.data_dir, "pictures": IMAGES, "seed": 0, "process": process}
     return save(
