@@ -357,14 +357,15 @@ def test_trainings_wait_for_their_turn(runs_dir: Path, tiny: Config) -> None:
     assert order == ["queued", "first ends", "turn"]
 
 
-def test_one_that_waits_can_be_stopped(runs_dir: Path, tiny: Config) -> None:
+def test_one_that_waits_can_be_stopped(runs_dir: Path, tiny: Config, caplog: pytest.LogCaptureFixture) -> None:
     first, second = (runs.create_run(runs_dir, name, tiny) for name in ("first", "second"))
-    with Worker(first.folder) as one:
+    with Worker(first.folder) as one, caplog.at_level("INFO", "ddpm"):
         one.beat(state="running")
         with Worker(second.folder, state="queued") as two:
             second.request("stop")
             with pytest.raises(Stopped):
                 queue.wait_in_queue(second, two)
+    assert ["first" in record.message for record in caplog.records] == [True], "it says once for whom it waits"
 
 
 def test_the_bin_is_emptied_of_what_is_named(fake_run: FakeRun, runs_dir: Path) -> None:

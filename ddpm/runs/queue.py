@@ -1,5 +1,6 @@
 """The queue of trainings in one folder of runs: one at a time, in order of arrival."""
 
+import logging
 import time
 
 from ddpm.errors import UserError
@@ -7,12 +8,15 @@ from ddpm.runs.exclusive import guard
 from ddpm.runs.runs import Run, list_runs
 from ddpm.runs.worker import Stopped, Worker
 
+log = logging.getLogger("ddpm")
+
 
 def wait_in_queue(run: Run, worker: Worker) -> None:
     """Waits, in state "queued", until no other training runs in the same folder and none has waited longer.
 
-    Raises Stopped if asked to stop in the meantime.
+    Says in the log, once each, for whom.  Raises Stopped if asked to stop in the meantime.
     """
+    said = ""
     while True:
         try:
             with guard(run.folder.parent):
@@ -20,11 +24,15 @@ def wait_in_queue(run: Run, worker: Worker) -> None:
                 if ahead is None:
                     worker.beat(state="starting", message="", now=True)
                     return
-            worker.beat(message=f"Waiting for {ahead.name} to end")
+            message = f"Waiting for {ahead.name} to end"
         except UserError as error:
             if error.code != "busy":
                 raise
-            worker.beat(message="Waiting for a process that changes runs")
+            message = "Waiting for a process that changes runs"
+        worker.beat(message=message)
+        if message != said:
+            log.info("%s", message)
+            said = message
         if "stop" in worker.poll_requests():
             raise Stopped
         time.sleep(0.5)
