@@ -42,22 +42,32 @@ class Kernels:
         Its memory is kept for the next, apart from that of maps that stay, among which it would leave a hole.
         """
         n, _, h, w = like.shape
-        held: Tensor | None = getattr(self._held, "transient", None)
-        if held is None or held.dtype != like.dtype or held.numel() < n * h * w * channels:
-            held = self._held.transient = torch.empty(n * h * w * channels, dtype=like.dtype)
-        return held[: n * h * w * channels].view(n, h, w, channels).permute(0, 3, 1, 2)
+        key = n, channels, h, w, like.dtype
+        maps: dict[Any, Tensor] = self._held.__dict__.setdefault("transient", {})  # all in the memory of the largest
+        held = maps.get(key)
+        if held is None:
+            count = n * h * w * channels
+            memory = maps.get(like.dtype)
+            if memory is None or memory.numel() < count:
+                maps.clear()
+                memory = maps[like.dtype] = torch.empty(count, dtype=like.dtype)
+            held = maps[key] = memory[:count].view(n, h, w, channels).permute(0, 3, 1, 2)
+        return held
 
     def threads(self) -> int:
         """Sets the kernels to torch's number of threads; returns the most that they may use."""
+        self._use_threads()
+        return int(self.library.most_threads())
+
+    def _use_threads(self) -> None:
         threads = torch.get_num_threads()
         if threads != getattr(self._held, "threads", None):
             self._held.threads = threads
             self.library.use_threads(threads)
-        return int(self.library.most_threads())
 
     def call(self, name: str, *arguments: Any, dtype: torch.dtype | None = None) -> None:
         """Calls a kernel with tensors as their addresses; `dtype` gives the ending of its name."""
-        self.threads()
+        self._use_threads()
         function = self._functions.get((name, dtype))
         if function is None:
             ending = f"_{str(dtype).removeprefix('torch.')}" if dtype else ""
@@ -122,7 +132,7 @@ class Conv(Autograd):
         dy, dx, d_weight, d_bias = channels_last(dy), None, None, None
         _, _, *of_x, of_weight, of_bias, of_add = ctx.needs_input_grad
         if of_weight or of_bias:
-            d_weight, d_bias = empty_like(weight), empty((len(weight),))
+            d_weight, d_bias = empty_like(weight), empty((weight.shape[0],))
             ctx.kind.gradient(ctx.ops, maps, dy, d_weight, d_bias)
         if any(of_x):
             dx = ctx.kind.back(ctx.ops, dy, weight.contiguous(), maps)
@@ -233,7 +243,7 @@ class Linear(Autograd):
     def backward(ctx: Any, *dy: Tensor) -> tuple[Tensor | None, ...]:
         x, *weights = ctx.saved_tensors
         dx, d_weights = empty_like(x), [empty_like(weight) for weight in weights]
-        dy, d_biases = tuple(d.contiguous() for d in dy), [empty((len(weight),)) for weight in weights]
+        dy, d_biases = tuple(d.contiguous() for d in dy), [empty((weight.shape[0],)) for weight in weights]
         room = ctx.ops.room(ctx.ops.threads() * x.numel())
         lists = map(addresses, (dy, weights, d_weights, d_biases))
         ctx.ops.call("linear_gradient", len(weights), *x.shape, ctx.sizes, x, *lists, dx, room)

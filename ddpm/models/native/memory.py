@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+SMALL = 64 << 10  # bytes below which a tensor is torch's own: that is quicker, and it leaves no hole that counts
 ALIGNED = 64  # bytes of which addresses are a multiple, as torch's are: a line of the cache
 
 
@@ -20,6 +21,8 @@ def empty(shape: Sequence[int], dtype: torch.dtype = torch.float32, strides: Seq
     contiguous = [1] * len(shape)
     for k in reversed(range(len(shape))):
         contiguous[k], count = count, count * shape[k]
+    if count * width < SMALL:
+        return torch.empty_strided(shape, strides or contiguous, dtype=dtype)
     block = torch.from_numpy(np.empty(count * width + ALIGNED, np.uint8))
     first = -block.data_ptr() % ALIGNED // width
     # Not a view, which autograd would have to follow.
@@ -33,5 +36,6 @@ def empty_like(tensor: Tensor) -> Tensor:
 
 def empty_map(like: Tensor, channels: int, size: Sequence[int] | None = None) -> Tensor:
     """A map [N, channels, H, W], channels last, of the dtype and by default of the size of the map `like`."""
-    n, (h, w) = len(like), size or like.shape[2:]
+    n, _, *own = like.shape
+    h, w = size or own
     return empty((n, channels, h, w), like.dtype, (h * w * channels, 1, w * channels, channels))

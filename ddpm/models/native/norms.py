@@ -53,7 +53,7 @@ class Saved(NamedTuple):
     def sizes(self) -> tuple[int, int, int]:
         """N, pixels, C."""
         n, _, h, w = self.x.shape
-        return n, h * w, len(self.weight)
+        return n, h * w, self.weight.shape[0]
 
 
 def _normalised(
@@ -67,7 +67,7 @@ def _normalised(
     embedding: Tensor | None,
 ) -> Saved:
     """Writes the normalised map [N, C, H, W] into `y`; returns what the gradient needs."""
-    n, split, groups = len(x), x.shape[1], settings.groups
+    (n, split, *_), groups = x.shape, settings.groups
     embedding = None if embedding is None else embedding.contiguous()
     saved = Saved(x, second, weight, bias, embedding, empty((n, groups)), empty((n, groups)))
     of_map = (x, second, y, weight, bias, embedding, settings.eps, saved.mean, saved.rstd)
@@ -130,7 +130,7 @@ class Norm(Autograd):
         bias: Tensor,
         embedding: Tensor | None,
     ) -> Tensor:
-        y = empty_map(x, len(weight))
+        y = empty_map(x, weight.shape[0])
         ctx.save_for_backward(*_normalised(ops, settings, y, x, None, weight, bias, embedding))
         ctx.ops, ctx.settings = ops, settings
         return y
@@ -178,10 +178,10 @@ class NormConv(Autograd):
             return *6 * [None], past, second_past, *3 * [None]
         weight, *rest = ctx.saved_tensors
         saved, d_out = Saved(*rest), channels_last(d_out)
-        like = ctx.ops.transient_map(saved.x, len(saved.weight))  # of its size alone
+        like = ctx.ops.transient_map(saved.x, saved.weight.shape[0])  # of its size alone
         dy = channels_last(ctx.kind.back(ctx.ops, d_out, weight.contiguous(), like))
         of_inputs = _gradient(ctx.ops, ctx.settings, saved, dy, past, second_past, again=True)
-        d_weight, d_bias = empty_like(weight), empty((len(weight),))
+        d_weight, d_bias = empty_like(weight), empty((weight.shape[0],))
         ctx.kind.gradient(ctx.ops, dy, d_out, d_weight, d_bias)
         _, _, _, _, of_bias, of_add, *_ = ctx.needs_input_grad
         return None, None, None, d_weight, d_bias if of_bias else None, d_out if of_add else None, *of_inputs
