@@ -3,7 +3,7 @@
 import { general, plural } from "./formatting.js";
 import { bucketAt } from "./metrics.js";
 import { paint } from "./paint.js";
-import { curve, ends, grid, heights, lastOf, lines, lostMarks, valueRange } from "./scene.js";
+import { curve, ends, grid, heights, lastOf, lastValue, lines, lostMarks, valueRange } from "./scene.js";
 
 const HEIGHT = 176;
 const ALONE = 280; // of the only panel
@@ -98,8 +98,7 @@ export class Panel {
   newest({ curve: c, part, column }) {
     const k = lastOf(c);
     if (k < 0) return "";
-    const last = part.head.stop === part.head.rows && k === c.count.length - 1;
-    const raw = c.size === 1 ? c.mean[k] : last ? part.head.newest[column] : c.first[k];
+    const raw = lastValue(part, column, c, k);
     return this.look.reach > 0 ? `${general(raw)} · smoothed ${general(c.smoothed[k])}` : general(raw);
   }
 

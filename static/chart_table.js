@@ -2,7 +2,7 @@
 
 import { element } from "./chart_panel.js";
 import { count, duration, general } from "./formatting.js";
-import { lastOf } from "./scene.js";
+import { lastOf, lastValue } from "./scene.js";
 
 export class Table {
   constructor(place) {
@@ -32,7 +32,7 @@ export class Table {
     runs.forEach((run, number) => {
       const cells = columns.map(({ panel, column }) => found(panel, run.name, column, x));
       const at = cells.find(Boolean);
-      const axis = (key) => at?.part.axes[key]?.first[at.bucket] ?? NaN;
+      const axis = (key) => at?.part.axes[key]?.[at.end ? "last" : "first"][at.bucket] ?? NaN;
       const values = cells.flatMap((cell) => (smoothed ? [general(cell?.value), general(cell?.smoothed)] : [general(cell?.value)]));
       const row = this.body.children[number];
       fill(row, [run.label, count(axis("step")), duration(axis("seconds")), count(axis("samples")), ...values], (k) => (k ? "td" : "th"));
@@ -61,6 +61,6 @@ function found(panel, run, column, x) {
   const k = line ? lastOf(line.curve) : -1;
   if (k < 0) return null;
   const { part, curve: c } = line;
-  const last = part.head.stop === part.head.rows && k === c.count.length - 1;
-  return { part, bucket: k, value: last ? part.head.newest[column] : c.first[k], smoothed: c.smoothed[k] };
+  const end = part.head.stop === part.head.rows && k === c.count.length - 1;
+  return { part, bucket: k, value: lastValue(part, column, c, k), smoothed: c.smoothed[k], end };
 }

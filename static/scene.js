@@ -198,6 +198,12 @@ export function lastOf(c) {
   return -1;
 }
 
+// The value that was logged last in bucket k, where no later one has any; else the first of the bucket.
+export function lastValue(part, column, c, k) {
+  const last = part.head.stop === part.head.rows && !c.count.subarray(k + 1).some((count) => count > 0);
+  return c.size > 1 && last ? part.head.newest[column] : c.first[k];
+}
+
 // Crosses where a metric was not a number, at the height of the value before.
 export function lostMarks(frame, range, { curve: c, part, column }, theme) {
   const lost = part.head.lost?.[column];

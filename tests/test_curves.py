@@ -54,7 +54,7 @@ def test_buckets_hold_what_numpy_finds_in_their_rows(y: np.ndarray, size: int) -
     for name, measure in (("least", np.min), ("most", np.max), ("mean", np.mean)):
         expected = [float(measure(part)) if len(part) else math.nan for part in known]
         np.testing.assert_allclose(getattr(found, name), expected, rtol=1e-12, atol=1e-30)
-    first = [part[0] if np.isfinite(part[0]) else math.nan for part in parts]
+    first = [part[0] if len(part) else math.nan for part in known]
     np.testing.assert_array_equal(found.first, first)
 
 

@@ -72,6 +72,13 @@ def test_buckets_hold_what_numpy_finds(run: Run, low: object, high: object, size
     assert spikes["highest"] == ([[1499, 15_000.0, 40.0]] if start <= 1499 < stop else [])
 
 
+def test_the_newest_value_is_found_however_long_ago_it_was(run: Run) -> None:
+    lines = [f"0.5,{step},{0.25 if step == 100 else ''}" for step in range(1, 2001)]
+    run.progress_path.write_text("\n".join(["loss,step,eval_mse", *lines, ""]))
+    until(lambda: metrics_of(run="one", columns="eval_mse")[0]["rows"] == 2000)
+    assert metrics_of(run="one", columns="loss,eval_mse")[0]["newest"] == {"loss": 0.5, "eval_mse": 0.25}
+
+
 def test_other_axes_are_ranges_too(run: Run) -> None:
     head, found = metrics_of(run="one", columns="loss", x="seconds", width=100, **{"from": 100, "to": 110})
     assert head["size"] == 1

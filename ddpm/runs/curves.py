@@ -42,7 +42,7 @@ class Buckets(NamedTuple):
     least: np.ndarray  # NaN in an empty one, as are the next two
     most: np.ndarray
     mean: np.ndarray
-    first: np.ndarray  # value of its first row; NaN where that is missing
+    first: np.ndarray  # the first that it has
 
 
 def bucket_size(rows: int, width: int) -> int:
@@ -65,7 +65,8 @@ def buckets(values: np.ndarray, size: int) -> Buckets:
     count = (~np.isnan(rows)).sum(axis=1).astype(float)
     with np.errstate(invalid="ignore"):
         mean = np.where(np.isnan(rows), 0.0, rows).sum(axis=1) / count
-    return Buckets(count, np.fmin.reduce(rows, axis=1), np.fmax.reduce(rows, axis=1), mean, rows[:, 0].copy())
+    first = rows[np.arange(len(rows)), np.isfinite(rows).argmax(axis=1)]
+    return Buckets(count, np.fmin.reduce(rows, axis=1), np.fmax.reduce(rows, axis=1), mean, first)
 
 
 # Spikes: values that stick out from those around them.

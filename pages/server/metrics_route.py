@@ -149,7 +149,7 @@ def arrays(rows: Rows, axes: dict[str, np.ndarray], columns: list[str], part: Pa
 
 def newest(rows: Rows, name: str) -> float | None:
     """The value of the last row that has one."""
-    values = rows.frame[name].to_numpy()[-1000:]
+    values = rows.frame[name].to_numpy()
     known = values[np.isfinite(values)]
     return float(known[-1]) if len(known) else None
 

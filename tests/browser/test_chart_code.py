@@ -175,6 +175,40 @@ def test_the_end_of_the_line_and_the_figure_agree(run: Run) -> None:
         assert ends == [smoothed]
 
 
+def table(body: str) -> str:
+    """Code with the table of the run of `panel`."""
+    return panel(f"""
+      const place = document.createElement("div");
+      const shown = [{{ name: "one", label: "one" }}];
+      const chart = {{ panels: new Map([["loss", panel]]), cursor: null, axis: "step", shownRuns: () => shown,
+        colour: () => "#000" }};
+      new chart_table.Table(place).draw(chart);
+      {body}""")
+
+
+def test_a_value_now_and_then_is_told_where_many_rows_are_a_bucket(run: Run) -> None:
+    steps, loss = np.arange(1, 1001.0), np.full(1000, math.nan)
+    loss[499::250] = [0.5, 0.25, 0.125]
+    loss[950] = 0.0625  # within a bucket, as the others are, and not in the last one
+    body = """const cells = [...place.querySelector("tbody tr").children].map((cell) => cell.textContent);
+        return [panel.values.textContent, cells[4], panel.at(500)[0].value];"""
+    answer = dict(sent=sent(steps, loss, 8), frame=FRAME)
+    assert run(f"{PANEL} chart_table", table(body), answer) == ["0.125", "0.125", 0.5]
+    assert run(f"{PANEL} chart_table", table(body), dict(sent=sent(steps[:996], loss[:996], 8), frame=FRAME)) == [
+        "0.0625",
+        "0.0625",
+        0.5,
+    ]
+
+
+def test_the_table_tells_the_end_of_a_run(run: Run) -> None:
+    steps, loss = np.arange(1, 1001.0), np.exp(np.random.default_rng(7).normal(-3, 0.3, 1000))
+    body = "return [...place.querySelector('tbody tr').children].map((cell) => cell.textContent)"
+    for size in (1, 8):
+        cells = run(f"{PANEL} chart_table", table(body), dict(sent=sent(steps, loss, size), frame=FRAME))
+        assert (cells[1], cells[4]) == ("1,000", f"{loss[-1]:.4g}")
+
+
 def test_a_spike_leaves_the_axis_and_not_the_data(run: Run) -> None:
     steps, loss = np.arange(1, 1001.0), np.exp(np.random.default_rng(4).normal(-3, 0.3, 1000))
     loss[600] = 55.0
