@@ -155,6 +155,9 @@ def test_closing_after_the_last_step(tiny: Config, runs_dir: Path) -> None:
         (["no-such-preset"], {}, "unknown-setting"),
         ([], {"learning_rate": 1}, "unknown-setting"),
         ([], {"lr": 5.0}, "out-of-range"),
+        ([], {"lr": "1e-4"}, "bad-value"),
+        ([], {"total_steps": 1e4}, "bad-value"),
+        ([], {"seed": True}, "bad-value"),
         ([], {"data_dir": "nowhere"}, "not-found"),
     ],
 )

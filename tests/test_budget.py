@@ -17,6 +17,7 @@ from ddpm.config.training import COOLED, Config, TrainConfig
 from ddpm.planning import training_cost
 from ddpm.runs import extending, launch, runs
 from ddpm.runs.runs import Run
+from ddpm.runs.worker import Worker
 from ddpm.training import budget, pace, start
 
 
@@ -57,6 +58,16 @@ def test_it_is_corrected_as_it_goes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert totals[20] == total_for(22, 0.2), "more than are done, so that no cooldown begins before the speed is known"
     assert totals[4000] == pytest.approx(10_000, abs=2)
     assert end == pytest.approx(7500, rel=0.03)
+
+
+def test_a_time_of_years_comes_to_as_many_steps_as_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, train = Clock(monkeypatch), TrainConfig(train_for="9999d", total_steps=30_000)
+    it = budget.Budget(train)
+    totals = []
+    for step in range(1, 300):
+        clock.now += 0.1
+        totals.append(it.after_step(train, step, clock.now)[0])
+    assert totals[-1] == max(totals) == training_cost.MOST_STEPS
 
 
 def test_a_longer_time_for_steps_that_are_done(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,6 +161,16 @@ def test_it_is_asked_to_cool_down_before_its_time(runs_dir: Path, config: Config
     assert len(training.run.metrics) == 8
 
 
+def test_a_cooldown_is_asked_for_by_the_steps_that_are_expected_now(runs_dir: Path, config: Config) -> None:
+    """Those in config.json are the first guess, until a checkpoint is saved."""
+    settings = {"total_steps": 2000, "lr_cooldown": 0.2}
+    run = runs.create_run(runs_dir, "guessed", codec.replace(config, settings))
+    with Worker(run.folder, total_steps=9000) as worker:
+        worker.beat(state="running", step=2500, now=True)
+        launch.cool_down(run)
+        assert list(run.requests()) == ["cooldown"]
+
+
 @pytest.mark.usefixtures("one_thread", "decides")
 def test_longer_by_time_and_by_steps(runs_dir: Path, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     run = trained(config, runs_dir, "run")
@@ -241,6 +262,9 @@ def test_the_same_time_again_changes_nothing(runs_dir: Path, config: Config) -> 
     extending.extend_time(run, "60m")
     assert Run(run.folder).config == run.config
     assert run.config.train.total_steps == 16
+    run.save_config(codec.replace(run.config, {"train_for": "0.001s"}))
+    extending.extend_time(run, "0.001s")  # though it is used up: what was decided stands
+    run.save_config(codec.replace(run.config, {"train_for": "1h"}))
     again = trained(run, runs_dir, train_for="1h")
     assert (again.state(), len(again.metrics)) == ("finished", 16)
     assert logged(again) == pytest.approx(planned(again.config))

@@ -118,6 +118,14 @@ def test_only_the_newest_are_kept(run: Run, trainer: Trainer) -> None:
     assert not list(run.folder.glob("*000001.pt"))
 
 
+def test_what_another_training_is_about_to_begin_from_is_kept(run: Run, trainer: Trainer) -> None:
+    for step in (1, 2, 3):
+        save(run, trainer, step)
+    needed = next(c for c in run.checkpoints() if c.step == 1).path("model").absolute()
+    checkpoint_files.prune(run, 1, needed={needed})
+    assert [c.step for c in run.checkpoints()] == [1, 3]
+
+
 def test_sets_that_are_known_to_be_bad_do_not_count(run: Run, trainer: Trainer) -> None:
     """A run that went back from step 4 to step 2 saves at step 3: neither 2 nor 3 may go for the sake of 4."""
     for step in (1, 2, 4, 3):

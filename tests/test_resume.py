@@ -196,6 +196,8 @@ def test_moved_data_goes_on_exactly(begin: Begin, images: Path, capsys: pytest.C
 
 def test_a_run_goes_on_with_other_threads(begin: Begin) -> None:
     run = begin()
+    for wrong in ("-1", "2000"):
+        assert go_on(run, "--threads", wrong) == 2
     assert go_on(run, "--threads", "2") == 0
     assert Run(run.folder).config.train.threads == 2
     status = status_of(run)

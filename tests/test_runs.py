@@ -20,11 +20,11 @@ from ddpm.config import codec
 from ddpm.config.tasks import SampleConfig
 from ddpm.config.training import Config
 from ddpm.errors import UserError
-from ddpm.runs import queue, renaming, run_names, runs, trash
+from ddpm.runs import in_use, queue, renaming, run_names, runs, trash
 from ddpm.runs.results import SampleJob
 from ddpm.runs.runs import Run
 from ddpm.runs.worker import Stopped, Worker
-from ddpm.storage import files
+from ddpm.storage import files, leases
 
 FakeRun = Callable[..., Run]
 
@@ -327,6 +327,30 @@ def test_what_is_at_work_is_not_thrown_away(fake_run: FakeRun) -> None:
         with raises_error("still-running"):
             trash.trash_run(run)
     assert run.folder.exists()
+
+
+def test_new_settings_do_not_make_it_younger(runs_dir: Path, tiny: Config) -> None:
+    run = runs.create_run(runs_dir, "old", tiny)
+    os.utime(run.folder / "config.json", (1e9, 1e9))
+    run.save_config(codec.replace(tiny, {"total_steps": tiny.train.total_steps + 1}))
+    assert Run(run.folder).config.train.total_steps == tiny.train.total_steps + 1
+    assert run.created_at == 1e9
+
+
+def test_what_was_last_heard_of_before_a_reboot_is_lost_after_a_while(
+    runs_dir: Path, tiny: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = runs.create_run(runs_dir, "cut", tiny)
+    owner = dict(host="here", boot="before", pid=1, start=1.0)
+    lease = run.folder / "run.lease" / "000001.json"
+    lease.parent.mkdir()
+    files.write_json(lease, dict(owner, token="a", beat=1, renewed=1e9, released=False))
+    os.utime(lease, (1e9, 1e9))
+    files.write_json(run.folder / "status.json", dict(owner, state="running", monotonic=1e9))
+    monkeypatch.setattr(leases, "EXPIRY", 2.0)
+    assert run.state() == "running", "one look does not tell"
+    in_use.check_idle(run, "deleting it")
+    assert run.state() == "lost"
 
 
 # --- taking turns

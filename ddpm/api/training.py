@@ -66,7 +66,9 @@ def train(
         config = PRESETS[config].config
     from ddpm.training import start
 
-    config, dataset = start.prepare(codec.replace(config, extending.one_length(absolute_paths(settings))))
+    config, dataset = start.prepare(
+        codec.checked(codec.replace(config, extending.one_length(absolute_paths(settings))))
+    )
     if run is not None:
         path = expand_path(run)
         named = isinstance(run, str) and path.name == run

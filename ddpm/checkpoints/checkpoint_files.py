@@ -140,8 +140,8 @@ def save_weights(file: Any, weights: Mapping[str, Tensor], config: Config, step:
     torch.save(described(weights, config, step, kind), file)
 
 
-def prune(run: Run, keep: int, bad: Collection[int] = ()) -> None:
-    """Removes all sets before the newest `keep` good ones; 0 keeps all.
+def prune(run: Run, keep: int, bad: Collection[int] = (), needed: Collection[Path] = ()) -> None:
+    """Removes all sets before the newest `keep` good ones; 0 keeps all, and so is a set with a file that is `needed`.
 
     bad: steps of sets that are known not to be whole, which do not count.  Neither do sets that another program wrote,
     which are never removed.  Raises OSError for the first file that cannot be removed, after all others are.
@@ -149,7 +149,7 @@ def prune(run: Run, keep: int, bad: Collection[int] = ()) -> None:
     ours = [checkpoint for checkpoint in run.checkpoints() if not checkpoint.theirs]
     good = [checkpoint.step for checkpoint in ours if checkpoint.step not in bad]
     for old in ours if keep and good else []:
-        if old.step < good[-keep:][0]:
+        if old.step < good[-keep:][0] and not any(run.folder.absolute() / name in needed for name in old.files):
             manifests.remove(old, old.files)
 
 

@@ -124,6 +124,11 @@ def from_json(data: Any, where: str = "the configuration") -> Config:
     return replace(Config(), values)
 
 
+def checked(config: Config) -> Config:
+    """The same settings.  Raises UserError as `from_json` does, for what could be written and not read again."""
+    return from_json(to_json(config), "what was given")
+
+
 def section_from_json(cls: type[T], data: Any, where: str = "the configuration") -> T:
     """One dataclass of settings, such as a SampleConfig, from its JSON.  Raises UserError as `from_json` does."""
     if not isinstance(data, Mapping):

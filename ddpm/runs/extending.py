@@ -1,6 +1,7 @@
 """Training further: more steps for a run that has done all of its own."""
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -121,6 +122,12 @@ def extend(run: Run, total_steps: int) -> None:
         run.save_config(config)
 
 
+def train_now(run: Run) -> TrainConfig:
+    """The settings of a run's training with the number of steps that it now comes to, where it was given a time."""
+    status, train = run.status(), run.config.train
+    return dataclasses.replace(train, total_steps=(status and status.total_steps) or train.total_steps)
+
+
 def extend_time(run: Run, train_for: str) -> None:
     """Sets the time of training of a run that is not active, all in all, which Resume then trains for.
 
@@ -129,15 +136,15 @@ def extend_time(run: Run, train_for: str) -> None:
     """
     seconds = formatting.seconds_of(train_for)
     with _changing(run) as newest:
+        config = Run(run.folder).config
+        if config.train.train_for and formatting.seconds_of(config.train.train_for) == seconds:
+            return
         if newest and newest.seconds >= seconds:
             raise UserError(
                 f"{run.name} has trained for {formatting.duration(newest.seconds)}, and train_for {train_for} is the"
                 " time in all: give more.",
                 code="nothing-left",
             )
-        config = Run(run.folder).config
-        if config.train.train_for and formatting.seconds_of(config.train.train_for) == seconds:
-            return
         least = learning_rate.least_total(config.train, newest.step if newest else 0)
         steps = max(config.train.total_steps, least)  # what it comes to follows from the speed
         config = codec.replace(config, {"train_for": train_for, "total_steps": steps})

@@ -3,22 +3,26 @@
 A folder in which nobody works may be moved.
 """
 
+import time
 from pathlib import Path
 
 from ddpm.errors import UserError
 from ddpm.runs import runs
-from ddpm.runs.jobs import ACTIVE, FINAL, Job
+from ddpm.runs.jobs import ACTIVE, FINAL, Job, State
 from ddpm.runs.results import KINDS
 from ddpm.runs.runs import Run
-from ddpm.storage import files
+from ddpm.storage import files, leases
+
+LOOK = 0.5  # seconds between two looks at what may be lost
 
 
 def check_idle(job: Job, doing: str) -> None:
     """Raises UserError if a process works in a job, or in a result of a run, or begins from a file in the run.
 
-    doing: what is about to be done, as in "deleting it".
+    One that was last heard of long ago, from another machine or before this one started anew, is watched until it is
+    known to be lost.  doing: what is about to be done, as in "deleting it".
     """
-    state = job.state()
+    state = _settled_state(job)
     if state in ACTIVE or (state == "unreadable" and job.alive()):
         raise UserError(f"{job.name} is still {state}: stop it before {doing}.", code="still-running")
     if not isinstance(job, Run):
@@ -35,6 +39,14 @@ def check_idle(job: Job, doing: str) -> None:
             f" stop it, before {doing}.",
             code="still-running",
         )
+
+
+def _settled_state(job: Job) -> State:
+    """Its state, once it is known whether a process that is not on this machine still works: in EXPIRY seconds."""
+    until = time.monotonic() + 2 * leases.EXPIRY
+    while (state := job.state()) in ACTIVE and (job.unseen() or 0) > leases.EXPIRY and time.monotonic() < until:
+        time.sleep(LOOK)
+    return state
 
 
 def move(folder: Path, target: Path, cannot: str, remedy: str = "close programs that have its files open") -> None:

@@ -382,7 +382,7 @@ def cool_down(run: Run) -> None:
     state, status = run.state(), run.status()
     if state not in ("running", "not responding"):
         raise UserError(f"{run.name} is {state}, so it cannot cool down: wait until it trains.", code="not-running")
-    learning_rate.cooled_from(run.config.train, status.step if status else 0)
+    learning_rate.cooled_from(extending.train_now(run), status.step if status else 0)
     run.request("cooldown")
 
 

@@ -121,7 +121,10 @@ class Run(Job):
     def save_config(self, config: Config) -> None:
         """Replaces the settings in config.json, if they differ."""
         if config != Run(self.folder).config:
-            self.write_json(self.folder / "config.json", codec.to_json(config))
+            path = self.folder / "config.json"
+            created = os.lstat(path).st_mtime_ns
+            self.write_json(path, codec.to_json(config))
+            os.utime(path, ns=(created, created))  # `created_at` is the time of the file
         self.config = config
 
     def again(self, file: Path | None = None) -> Config:

@@ -4,6 +4,7 @@ from ddpm import formatting
 from ddpm.config import learning_rate
 from ddpm.config.training import COOLED, TrainConfig
 from ddpm.errors import UserError
+from ddpm.planning.training_cost import MOST_STEPS
 from ddpm.training.pace import MEMORY, Pace
 from ddpm.training.trainer import Trainer
 
@@ -51,11 +52,11 @@ class Budget:
         enough = min(LEAST_SECONDS, LEAST_SHARE * self.seconds)
         if self._timed < LEAST_STEPS or used - self._began < enough:
             return max(train.total_steps, learning_rate.least_total(train, step)), False
-        expected = step + max(1, round(left * self._pace.per_second))
+        expected = min(step + max(1, round(left * self._pace.per_second)), MOST_STEPS)
         self._check(train, step, expected)
         if cooled and step >= learning_rate.cooldown_start(expected, train.lr_cooldown):
             whole = learning_rate.total_for(step, train.lr_cooldown)
-            return (whole if whole <= (1 + MOST_BEYOND) * expected else expected), True
+            return (whole if whole <= min((1 + MOST_BEYOND) * expected, MOST_STEPS) else expected), True
         return expected, False
 
     def _check(self, train: TrainConfig, step: int, expected: int) -> None:

@@ -19,7 +19,7 @@ from ddpm.data import datasets, lineage, sources
 from ddpm.diffusion import losses
 from ddpm.errors import UserError, as_user_error
 from ddpm.formatting import plural
-from ddpm.runs import usage
+from ddpm.runs import in_use, usage
 from ddpm.runs.manifests import Checkpoint
 from ddpm.runs.progress_log import columns_for
 from ddpm.runs.runs import Run
@@ -390,7 +390,8 @@ class TrainingLoop:
         self.worker.beat(saved=self.trainer.step)
         self.bad.discard(self.trainer.step)
         try:
-            checkpoint_files.prune(self.run, self.config.train.keep_checkpoints, self.bad)
+            keep, needed = self.config.train.keep_checkpoints, in_use.begun_from(self.run)
+            checkpoint_files.prune(self.run, keep, self.bad, needed)
         except OSError as refused:
             log.warning("%s Earlier checkpoints stay for now.", as_user_error(refused))
         self.worker.beat(warning=self._warning(), now=True)

@@ -60,7 +60,7 @@ def _with_data(run: Run, given: Mapping[str, Any]) -> Config:
         )
     if not config.data.data_dir:
         config = datasets.attach(config, place)
-    return codec.replace(config, given)
+    return codec.checked(codec.replace(config, given))
 
 
 def elsewhere(run: Run) -> str:

@@ -6,7 +6,7 @@ from ddpm.config import codec, learning_rate
 from ddpm.config.presets import DEFAULT, PRESETS
 from ddpm.errors import UserError
 from ddpm.formatting import percent, plural
-from ddpm.runs import launch, run_names, runs
+from ddpm.runs import extending, launch, run_names, runs
 from ddpm.runs.jobs import ACTIVE, State
 from ddpm.runs.runs import Run
 from pages.ui.components.markdown import escape
@@ -94,7 +94,7 @@ def _stop_buttons(run: Run, state: State) -> None:
 
 def _cool_down_button(run: Run) -> None:
     """Offers to end a training early, but with the cooldown of its learning rate."""
-    train, status, why_not = run.config.train, run.status(), ""
+    train, status, why_not = extending.train_now(run), run.status(), ""
     try:
         learning_rate.cooled_from(train, status.step if status else 0)
     except UserError as error:
