@@ -111,6 +111,13 @@ def test_what_is_new_alone_is_sent(run: Run) -> None:
     assert (again["from"], again["rows"]) == (0, 139)
 
 
+def test_what_is_known_beyond_the_end_is_not_gone_on_from(run: Run) -> None:
+    head, _ = metrics_of(run="one", columns="loss")
+    have = head["name"].rpartition(".")[0] + ".0"
+    news, found = metrics_of(run="one", columns="loss", have=have, size=1, since=300)
+    assert (news["from"], len(found["loss"])) == (0, 300)
+
+
 def test_spikes_near_the_end_are_told_once(run: Run) -> None:
     fill(run, 1000, spike=990)
     head, _ = metrics_of(run="one", columns="loss", width=1000)

@@ -229,6 +229,17 @@ def test_runs_not_looked_at_make_room(runs_dir: Path, store: run_store.Store, mo
     assert len(store.rows(made[0], ["loss"]).frame) == 50
 
 
+@pytest.mark.parametrize("short", [metric_rows.SHORT, 0])
+def test_no_two_readers_have_an_epoch_in_common(runs_dir: Path, monkeypatch: pytest.MonkeyPatch, short: int) -> None:
+    """A new run of the same name has another reader, and what a browser has of the old one is no part of it."""
+    monkeypatch.setattr(metric_rows, "SHORT", short)
+    path = fake_run.write(runs_dir, "one", steps=20).progress_path
+    one, other = (metric_rows.RowReader(path) for _ in range(2))
+    assert one.read(["loss"]).epoch != other.read(["loss"]).epoch
+    until(lambda: one.read(["loss"]).whole and other.read(["loss"]).whole)
+    assert one.read(["loss"]).epoch == one.read(["loss"]).epoch != other.read(["loss"]).epoch
+
+
 def test_a_read_that_failed_in_the_background_is_tried_again(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = fake_run.write(runs_dir, "one", steps=20)
     monkeypatch.setattr(metric_rows, "SHORT", 0)

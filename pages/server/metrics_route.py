@@ -59,8 +59,9 @@ def read(asked: Asked) -> Response:
     view = asked.store.view(run)
     values = axis_values(rows)
     part = stretch(values[axis] if axis in values else values["step"], low, high, width)
-    follows = asked.text("have").rpartition(".")[0] == rows.epoch and part.size == size and since is not None
-    start = max(part.start, since // part.size * part.size) if follows and since is not None else part.start
+    follows = asked.text("have").rpartition(".")[0] == rows.epoch and part.size == size
+    known = follows and since is not None and since < len(rows.frame)
+    start = max(part.start, since // part.size * part.size) if known and since is not None else part.start
     found = [name for name in columns if name in rows.frame]
     head: dict[str, Any] = {
         "name": rows.name,

@@ -1,5 +1,6 @@
 """The rows of a progress.csv for charts: read once, kept while there is room, and a long log in the background."""
 
+import secrets
 from collections.abc import Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -37,6 +38,7 @@ class RowReader:
     def __init__(self, path: Path):
         self.path = path
         self._reader: MetricReader | None = None
+        self._token = secrets.token_hex(4)  # a new run of that name has another reader
         self._generation = 0
         self._loading: Future[pd.DataFrame] | None = None
         self._sketch: tuple[frozenset[str], pd.DataFrame] | None = None
@@ -62,9 +64,9 @@ class RowReader:
         if not self._loading and reader.unread > SHORT:
             self._loading = _readers.submit(reader.read)
         if self._loading:
-            return Rows(self._sketched(columns), "sketch", 0, whole=False)
+            return Rows(self._sketched(columns), f"{self._token}.sketch", 0, whole=False)
         frame = reader.read()
-        return Rows(frame, f"{self._generation}.{reader.epoch}", reader.revision, whole=True)
+        return Rows(frame, f"{self._token}.{self._generation}.{reader.epoch}", reader.revision, whole=True)
 
     def _begin(self, columns: Collection[str]) -> None:
         before = (self._reader.only if self._reader else None) or ()
