@@ -113,10 +113,12 @@ export class Feed {
 
   async fetch(asked) {
     const answer = await fetch(new URL(address(this.run, asked), document.baseURI));
-    if (answer.status === 204) return null;
     if (!answer.ok) throw Object.assign(new Error((await answer.text()).trim()), { status: answer.status });
-    this.wrong = "";
-    return decode(await answer.arrayBuffer());
+    if (this.wrong) {
+      this.wrong = "";
+      this.changed();
+    }
+    return answer.status === 204 ? null : decode(await answer.arrayBuffer());
   }
 
   leave() {

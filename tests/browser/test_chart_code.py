@@ -406,6 +406,20 @@ def test_what_is_wanted_while_an_answer_is_under_way_comes_too(run: Run, live: b
     assert found["asked"][:2] == [[["loss"], False], [["loss", "lr"], False]]
 
 
+def test_what_was_wrong_is_no_longer_said_once_there_is_an_answer(run: Run) -> None:
+    body = """
+      const answers = [[500, "The disk is away."], [204, null]], said = [], real = window.fetch;
+      window.fetch = async () => { const [status, text] = answers.shift(); return new Response(text, { status }); };
+      const it = new feed.Feed("one", () => said.push(it.wrong));
+      it.columns = ["loss"];
+      await it.ask();
+      await it.ask();
+      it.leave();
+      window.fetch = real;
+      return said;"""
+    assert run("feed", body) == ["The disk is away.", ""]
+
+
 def test_a_chart_is_taken_away_while_it_is_drawn(run: Run) -> None:
     """Plotly draws in several turns, and a page may be left between two of them; what it draws may have any name."""
     line = {"uid": "DPM-Solver++ 2M, logsnr", "x": [1, 2], "y": [0.1, 0.2], "palette": 0}
