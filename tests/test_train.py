@@ -19,7 +19,7 @@ from ddpm.data.datasets import Dataset
 from ddpm.runs import runs
 from ddpm.runs.worker import Worker
 from ddpm.storage import images
-from ddpm.training import loop, pace
+from ddpm.training import log_writers, loop, pace
 from ddpm.training.optimizer import Ema
 from ddpm.training.trainer import Means, Report, Trainer
 
@@ -216,6 +216,24 @@ def test_the_pace_is_that_of_the_last_minutes(monkeypatch: pytest.MonkeyPatch) -
         now += took
         measured.step()
     assert measured.per_second == pytest.approx(0.5, rel=0.02)
+
+
+def test_the_warning_goes_when_lines_that_waited_are_written(
+    tiny: Config, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = dict(total_steps=4, log_interval=1, save_interval=100, sample_interval=100)
+    run = runs.create_run(runs_dir, "r", datasets.resolve(codec.replace(tiny, settings)))
+    write, warnings, calls = log_writers.MetricWriter.write, {}, []
+
+    def fails_second(self: log_writers.MetricWriter, row: Any) -> bool:
+        calls.append(row)
+        return len(calls) != 2 and write(self, row)
+
+    monkeypatch.setattr(log_writers.MetricWriter, "write", fails_second)
+    with Worker(run.folder) as worker:
+        for report in loop.TrainingLoop(run, worker).train():
+            warnings[report.step] = worker.status.warning
+    assert [bool(warnings[step]) for step in (1, 2, 3)] == [False, True, False]
 
 
 def test_a_disk_that_is_away_for_a_while_ends_no_training(

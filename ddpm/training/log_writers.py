@@ -81,7 +81,7 @@ class RunLog:
     def __init__(self, folder: Path, columns: Sequence[str], formats: Sequence[str], step: int):
         self.csv = MetricWriter(folder / "progress.csv", columns)
         self._synced = Written(0, "")
-        self._waits = False  # whether rows of progress.csv wait in memory
+        self.waits = False  # whether rows of progress.csv wait in memory
         self._others: dict[str, Writer] = {}
         makers: dict[str, tuple[str, Callable[[], Writer]]] = {
             "progress.json": ("json", lambda: JsonWriter(folder, step)),
@@ -100,9 +100,9 @@ class RunLog:
             wrong = "" if self.csv.write(row) else "The disk is full: log lines wait in memory. Free some space."
         except OSError as error:
             wrong = f"{as_user_error(error)} Its lines wait in memory, and training goes on."
-        if wrong and not self._waits:
+        if wrong and not self.waits:
             log.warning(wrong)
-        self._waits = bool(wrong)
+        self.waits = bool(wrong)
         for name, writer in list(self._others.items()):
             try:
                 writer.write(row)

@@ -311,8 +311,9 @@ class TrainingLoop:
             **report.held_out,
         }
         assert self.metrics is not None, "the main process logs"
-        if wrong := self.metrics.write(row):
-            self.worker.beat(warning=wrong)
+        waited = self.metrics.waits
+        if (wrong := self.metrics.write(row)) or (waited and not self.save_again_at):
+            self.worker.beat(warning=wrong or self._warning())
         known = {**self.last_held_out, **row}
         finite: dict[str, Any] = {k: v if math.isfinite(v) else None for k, v in known.items()}
         self.worker.beat(metrics=finite)
