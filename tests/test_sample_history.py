@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from app_page import button, open_page, said
+from app_page import AppTest, button, open_page, said
 
 from ddpm.config.tasks import SampleConfig
 from ddpm.planning import summary
@@ -18,6 +18,7 @@ from ddpm.storage import files, images
 from pages.ui.forms import inputs_form, reopen
 from pages.ui.frame import job_progress
 from pages.ui.results import sampler_comparison, samples
+from pages.ui.results.sample_history import key_of
 
 pytestmark = pytest.mark.usefixtures("runs_here")
 
@@ -98,34 +99,52 @@ def test_an_interpolation_is_a_strip(run: Run) -> None:
     assert open_page("pages/sample.py")
 
 
+def note_of(at: AppTest, job: SampleJob):  # type: ignore[no-untyped-def]
+    return next(field for field in at.text_input if (field.key or "").startswith(f"note_{key_of(job)}-"))
+
+
 def test_a_note(run: Run) -> None:
     job = earlier(run)
     at = open_page("pages/sample.py")
-    at.text_input(key=f"note_{job.name}").set_value("the *best* so far").run()
+    note_of(at, job).set_value("the *best* so far").run()
     assert job.note == "the *best* so far"
     assert "the *best* so far" in said(at)
-    at.text_input(key=f"note_{job.name}").set_value("").run()
+    note_of(at, job).set_value("").run()
     assert job.note == ""
     (job.folder / "note.txt").write_text("as an editor saves it", encoding="utf-8-sig")
     assert job.note == "as an editor saves it"
+
+
+def test_a_run_and_its_duplicate_have_notes_and_marks_of_their_own(run: Run, fake_run: Callable[..., Run]) -> None:
+    job, other = earlier(run), earlier(fake_run("shapes-copy", diffusion_steps=1000))
+    at = open_page("pages/sample.py", run=run.name)
+    note_of(at, job).set_value("of the first").run()
+    at.checkbox(key=f"compare_{key_of(job)}").check().run()
+    at.query_params["run"] = "shapes-copy"
+    at.run()
+    assert note_of(at, other).value == ""
+    assert not at.checkbox(key=f"compare_{key_of(other)}").value
+    other.set_note("typed elsewhere")
+    at.run()
+    assert note_of(at, other).value == "typed elsewhere"
 
 
 @pytest.mark.slow
 def test_deleted_after_a_question_and_brought_back(run: Run) -> None:
     job, other = earlier(run), earlier(run, "20260103-000000")
     at = open_page("pages/sample.py")
-    at.button(key=f"delete_{job.name}").click().run()
+    at.button(key=f"delete_{key_of(job)}").click().run()
     at.button(key="drawing_cancel").click().run()
     assert job.folder.is_dir()
     for each in (other, job):  # until there is none
-        at.button(key=f"delete_{each.name}").click().run()
+        at.button(key=f"delete_{key_of(each)}").click().run()
         at.button(key="drawing_sure").click().run()
         assert not each.folder.exists()
     assert "were deleted" in said(at)
     at.button(key="drawing_undo").click().run()
     assert len(job.images) == 3
     assert "were deleted" not in said(at)
-    assert at.button(key=f"show_{job.name}")
+    assert at.button(key=f"show_{key_of(job)}")
 
 
 def test_one_that_is_sampled_cannot_be_deleted(run: Run) -> None:
@@ -133,7 +152,7 @@ def test_one_that_is_sampled_cannot_be_deleted(run: Run) -> None:
     with Worker(job.folder) as worker:
         worker.beat(state="running", now=True)
         at = open_page("pages/sample.py")
-        at.button(key=f"delete_{job.name}").click().run()
+        at.button(key=f"delete_{key_of(job)}").click().run()
         at.button(key="drawing_sure").click().run()
         assert job.folder.is_dir()
         assert "stop it before deleting it" in at.error[0].value
@@ -153,16 +172,16 @@ def test_two_are_compared(run: Run) -> None:
     second = earlier(run, "20260103-000000", seed=2, sampler="unipc-3")
     third = earlier(run, "20260104-000000", seed=1, task="vary", picture="a.png")
     at = open_page("pages/sample.py")
-    at.checkbox(key=f"compare_{first.name}").check().run()
+    at.checkbox(key=f"compare_{key_of(first)}").check().run()
     assert "Comparison" not in [s.value for s in at.header]
-    at.checkbox(key=f"compare_{second.name}").check().run()
+    at.checkbox(key=f"compare_{key_of(second)}").check().run()
     assert "Comparison" in [s.value for s in at.header]
     assert sampler_comparison.differences(first, second) == [("Seed", "1", "2"), ("Sampler", "ddim", "unipc-3")]
-    at.checkbox(key=f"compare_{third.name}").check().run()  # takes the place of the first
-    assert [at.checkbox(key=f"compare_{job.name}").value for job in (first, second, third)] == [False, True, True]
+    at.checkbox(key=f"compare_{key_of(third)}").check().run()  # takes the place of the first
+    assert [at.checkbox(key=f"compare_{key_of(job)}").value for job in (first, second, third)] == [False, True, True]
     labels = {row[0] for row in sampler_comparison.differences(first, third)}
     assert labels == {"Task", "Input image", "Strength"}
-    at.checkbox(key=f"compare_{third.name}").uncheck().run()
+    at.checkbox(key=f"compare_{key_of(third)}").uncheck().run()
     assert "Comparison" not in [s.value for s in at.header]
 
 
@@ -171,7 +190,7 @@ def test_the_same_settings_are_said_to_be(run: Run) -> None:
     theirs = earlier(run, "20260103-000000", sampler="auto", use_ddim=True)  # the same in other words
     at = open_page("pages/sample.py")
     for name in ("20260102-030405", theirs.name):
-        at.checkbox(key=f"compare_{name}").check().run()
+        at.checkbox(key=f"compare_shapes/{name}").check().run()
     assert "sampled with the same settings" in said(at)
 
 
@@ -264,6 +283,6 @@ def test_one_at_a_time_whatever_is_shown(run: Run) -> None:
     with Worker(other.folder) as worker:
         worker.beat(state="running", step=3, total_steps=10, now=True)
         at = open_page("pages/sample.py")
-        at.button(key="show_20260102-030405").click().run()
+        at.button(key="show_shapes/20260102-030405").click().run()
         assert button(at, "Sample").disabled
         assert at.button(key=f"cancel-samples-{other.name}")

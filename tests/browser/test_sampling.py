@@ -169,7 +169,7 @@ def test_history_and_settings_from_a_image(page: Page, run: Run) -> None:
     fill(page, "seed", "9")
     other = draw(page, run)
 
-    page.locator(f".st-key-note_of_{one.name} button").first.click()
+    page.locator(f".st-key-note_of_{run.name}-{one.name} button").first.click()
     note = page.get_by_label("Note").last
     note.fill("the better one")
     note.press("Enter")
@@ -178,15 +178,15 @@ def test_history_and_settings_from_a_image(page: Page, run: Run) -> None:
     page.keyboard.press("Escape")
 
     for job in (one, other):
-        page.locator(f"[class*=st-key-compare_{job.name}] label").click()
+        page.locator(f"[class*=st-key-compare_{run.name}-{job.name}] label").click()
     expect(page.get_by_test_id("stTable").get_by_text("Seed", exact=True)).to_be_visible()
 
-    page.locator(f".st-key-delete_{other.name} button").first.click()
+    page.locator(f".st-key-delete_{run.name}-{other.name} button").first.click()
     page.locator(".st-key-drawing_sure button").click()
     expect(page.locator(".st-key-drawing_undo button")).to_be_visible()
     assert [job.name for job in run.sample_jobs()] == [one.name, *before]
     page.locator(".st-key-drawing_undo button").click()
-    expect(page.locator(f".st-key-drawn_{other.name}")).to_be_visible()
+    expect(page.locator(f".st-key-drawn_{run.name}-{other.name}")).to_be_visible()
     until(lambda: len(run.sample_jobs()) == 2 + len(before))  # its card may still be the one from before it was deleted
 
     # The second image of the first sampling, taken home and brought back, puts its own settings into the form.

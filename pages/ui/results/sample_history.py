@@ -1,5 +1,6 @@
 """Earlier samples of a run: show again, annotate, compare, delete."""
 
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,9 +18,9 @@ from pages.ui.results import samples
 
 THUMB = 176
 PER_PAGE = 12
-SELECTED = "sample_compared"  # in the session: names of the samples selected for comparison, at most two
+SELECTED = "sample_compared"  # in the session: keys of the samples selected for comparison, at most two
 DELETED = "sample_gone"  # in the session: where the last deleted samples are now, and their former folder
-DELETE_REQUEST = "sample_condemned"  # in the session: the samples whose deletion is being confirmed
+DELETE_REQUEST = "sample_condemned"  # in the session: key of the samples whose deletion is being confirmed
 
 Choose = Callable[[str], None]
 
@@ -31,21 +32,26 @@ def show(jobs: list[SampleJob], shown: SampleJob | None, config: Config, choose:
     page = st.pagination(pages, key="history_page") if pages > 1 else 1
     with st.grid("auto", min_column_width=THUMB + 16):
         for job in jobs[(page - 1) * PER_PAGE : page * PER_PAGE]:
-            with st.container(border=True, height="stretch", gap="xsmall", key=f"drawn_{job.name}"):
+            with st.container(border=True, height="stretch", gap="xsmall", key=f"drawn_{key_of(job)}"):
                 _entry(job, job == shown, config, choose, use)
-    to_delete = next((job for job in jobs if job.name == st.session_state.get(DELETE_REQUEST)), None)
+    to_delete = next((job for job in jobs if key_of(job) == st.session_state.get(DELETE_REQUEST)), None)
     if to_delete:
         _confirm(to_delete)
 
 
+def key_of(job: SampleJob) -> str:
+    """Tells samples from those of the same name in another run, as a duplicate has them."""
+    return f"{job.folder.parent.parent.name}/{job.name}"
+
+
 def selected(jobs: list[SampleJob]) -> list[SampleJob]:
     """Samples selected for comparison, in the order of selection."""
-    by_name = {job.name: job for job in jobs}
-    return [by_name[name] for name in st.session_state.get(SELECTED, []) if name in by_name]
+    by_key = {key_of(job): job for job in jobs}
+    return [by_key[key] for key in st.session_state.get(SELECTED, []) if key in by_key]
 
 
 def _entry(job: SampleJob, is_shown: bool, config: Config, choose: Choose, use: reopen.Use) -> None:
-    sample = job.sample_config
+    sample, own = job.sample_config, key_of(job)
     with st.container(height=THUMB + 8, horizontal_alignment="center", vertical_alignment="center", border=False):
         image, wrong = None, ""
         try:
@@ -66,7 +72,7 @@ def _entry(job: SampleJob, is_shown: bool, config: Config, choose: Choose, use: 
     with st.container(horizontal=True, gap="small"):
         st.button(
             "Shown" if is_shown else "Show",
-            key=f"show_{job.name}",
+            key=f"show_{own}",
             disabled=is_shown,
             on_click=layout.callback(choose),
             args=(job.name,),
@@ -74,26 +80,26 @@ def _entry(job: SampleJob, is_shown: bool, config: Config, choose: Choose, use: 
         if sample:
             st.button(
                 "Use settings",
-                key=f"use_{job.name}",
+                key=f"use_{own}",
                 on_click=layout.callback(use),
                 args=(sample, job.settings.get("checkpoint")),
                 type="tertiary",
             )
     with st.container(horizontal=True, gap=None, vertical_alignment="center"):
-        where = f"compare_{job.name}"
-        st.session_state[where] = job.name in st.session_state.get(SELECTED, [])
+        where = f"compare_{own}"
+        st.session_state[where] = own in st.session_state.get(SELECTED, [])
         st.checkbox(
             "Compare",
             key=where,
             on_change=layout.callback(_select),
-            args=(job.name,),
+            args=(own,),
             width="stretch",
         )
-        with st.popover("", icon=":material/edit_note:", type="tertiary", help="Note", key=f"note_of_{job.name}"):
-            field = f"note_{job.name}"
-            st.session_state.setdefault(field, note)
+        with st.popover("", icon=":material/edit_note:", type="tertiary", help="Note", key=f"note_of_{own}"):
+            field = f"note_{own}-{zlib.crc32(note.encode()):x}"  # another field for a note that changed elsewhere
             st.text_input(
                 "Note",
+                note,
                 key=field,
                 on_change=layout.callback(_note),
                 args=(job, field),
@@ -103,18 +109,18 @@ def _entry(job: SampleJob, is_shown: bool, config: Config, choose: Choose, use: 
         st.button(
             "",
             icon=":material/delete:",
-            key=f"delete_{job.name}",
+            key=f"delete_{own}",
             type="tertiary",
             help="Delete",
             on_click=layout.callback(_request_delete),
-            args=(job.name,),
+            args=(own,),
         )
 
 
-def _select(name: str) -> None:
+def _select(own: str) -> None:
     """Selects or deselects for comparison: a third one replaces the first."""
-    before = [other for other in st.session_state.get(SELECTED, []) if other != name]
-    st.session_state[SELECTED] = [*before, name][-2:] if st.session_state[f"compare_{name}"] else before
+    before = [other for other in st.session_state.get(SELECTED, []) if other != own]
+    st.session_state[SELECTED] = [*before, own][-2:] if st.session_state[f"compare_{own}"] else before
 
 
 def _note(job: SampleJob, field: str) -> None:
@@ -122,8 +128,8 @@ def _note(job: SampleJob, field: str) -> None:
         job.set_note(st.session_state[field])
 
 
-def _request_delete(name: str) -> None:
-    st.session_state[DELETE_REQUEST] = name
+def _request_delete(own: str) -> None:
+    st.session_state[DELETE_REQUEST] = own
 
 
 def _cancel_delete() -> None:
