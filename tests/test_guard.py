@@ -283,6 +283,20 @@ def test_settings_that_are_none() -> None:
             access.read(False, {"DDPM_TOKEN": TOKEN, "DDPM_PROXY": text}, "127.0.0.1")
 
 
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        ("https://ml.example.org:443", "https://ml.example.org"),
+        ("ML.example.org:443/", "https://ml.example.org"),
+        ("http://ml.example.org:80", "http://ml.example.org"),
+        ("http://ml.example.org:443", "http://ml.example.org:443"),
+        ("https://[::443]", "https://[::443]"),
+    ],
+)
+def test_a_proxy_is_what_a_browser_says_it_is(given: str, sent: str) -> None:
+    assert access.read(False, {"DDPM_TOKEN": TOKEN, "DDPM_PROXY": given}, "127.0.0.1").proxy == sent
+
+
 def test_the_token_is_kept_for_its_user_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DDPM_STATE", str(tmp_path / "state"))
     first = access.read(False, {}, "127.0.0.1").token

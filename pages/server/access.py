@@ -18,6 +18,7 @@ from ddpm.storage import token
 
 TOKEN = re.compile(r"[A-Za-z0-9_-]{16,256}")
 EVERYWHERE = ("", "0.0.0.0", "::")  # every address of this computer
+DEFAULT_PORTS = {"http": 80, "https": 443}  # of which a browser's Host and Origin say nothing
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -84,7 +85,7 @@ def _origin(text: str) -> str:
         raise UserError(
             f"DDPM_PROXY is {text}, which is no address: write it as in https://ml.example.org.", code="bad-value"
         )
-    return f"{parts.scheme}://{parts.netloc.lower()}"
+    return f"{parts.scheme}://{parts.netloc.lower().removesuffix(f':{DEFAULT_PORTS[parts.scheme]}')}"
 
 
 def is_loopback(address: str) -> bool:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlencode
 
 from pages.server import shell_route
-from pages.server.access import Access, bracketed, is_loopback
+from pages.server.access import DEFAULT_PORTS, Access, bracketed, is_loopback
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -24,7 +24,6 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
 HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::(\d{1,5}))?", re.ASCII)
-DEFAULT_PORTS = {"http": 80, "https": 443}
 FROM_HERE = ("same-origin", "none")  # none: typed, or opened by another program
 
 
