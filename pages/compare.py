@@ -15,11 +15,12 @@ from pages.ui.results import compare_previews, differing_settings, training_char
 MOST = 20  # runs in one chart
 AT_FIRST = 2  # runs that are chosen where the address names none
 ARGUMENT, WIDGET, COLOURS = "runs", "compared", "_colours"
+ASKED = "_compared_of"  # in the session: the runs chosen by the address, and how many it names
 
 layout.page("Compare")
 st.title("Compare", anchor=False)
 store = run_store.store(layout.runs_dir())
-found = {run.name: run for run in runs.list_runs(layout.runs_dir())}
+found = {run.name: run for run in layout.addressable(runs.list_runs(layout.runs_dir()))}
 if not found:
     layout.no_runs("There are no runs to compare yet. Train one first: the quick start takes one click.")
     st.stop()
@@ -29,6 +30,7 @@ if WIDGET not in st.session_state:
     own = [name for name in st.query_params.get_all("run") if name in found]  # of a link from a page of one run
     chosen = [name for name in named if name in found] if named else [*dict.fromkeys([*own, *found])][:AT_FIRST]
     st.session_state[WIDGET] = chosen[:MOST]
+    st.session_state[ASKED] = chosen[:MOST], len(chosen)
 setting_widgets.put(WIDGET, [name for name in st.session_state[WIDGET] if name in found])
 names = st.multiselect(
     "Runs",
@@ -40,6 +42,12 @@ names = st.multiselect(
 )
 if missing := [name for name in named if name not in found]:
     st.warning(f"There is no run named {escape(', '.join(missing))}.", icon=":material/search_off:")
+chosen, count = st.session_state[ASKED]
+if names == chosen and count > MOST:
+    st.info(
+        f"The first {MOST:,} of {count:,} runs are compared, as a chart has no room for more.",
+        icon=":material/compare_arrows:",
+    )
 if names != named:
     st.query_params[ARGUMENT] = ",".join(quote(name, safe="") for name in names)
 if not names:

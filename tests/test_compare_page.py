@@ -55,3 +55,15 @@ def test_the_page_takes_its_runs_from_the_link(runs_here, runs_dir) -> None:  # 
     now = {run["name"]: run["colour"] for run in charts(at)[0]["runs"]}
     assert {name: now[name] for name in before} == before
     assert at.query_params["runs"] in (["second,a%2Cb,third"], "second,a%2Cb,third")
+
+
+def test_runs_that_are_too_many_are_not_left_out_in_silence(runs_here, runs_dir) -> None:  # type: ignore[no-untyped-def]
+    names = [f"run-{k:02}" for k in range(22)]
+    for name in names:
+        fake_run.write(runs_dir, name, 4)
+    at = app_page.open_page("pages/compare.py", runs=",".join(names))
+    sentence = "The first 20 of 22 runs are compared, as a chart has no room for more."
+    assert sentence in [info.value for info in at.info]
+    assert len(charts(at)[0]["runs"]) == 20
+    at.multiselect(key="compared").set_value(names[-2:]).run()
+    assert sentence not in [info.value for info in at.info]

@@ -500,3 +500,6 @@ def test_a_run_whose_name_no_address_can_have_is_left_out(runs_dir: Path) -> Non
         assert not at.exception
         assert at.selectbox(key="run").options == ["one"]
         assert "caf" in " ".join(caption.value for caption in at.caption)
+    at = open_page("pages/compare.py")
+    assert at.multiselect(key="compared").options == ["one"]
+    assert "caf" in " ".join(caption.value for caption in at.caption)

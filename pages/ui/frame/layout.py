@@ -142,6 +142,16 @@ def _is_addressable(name: str) -> bool:
     return True
 
 
+def addressable(listed: Sequence[Run], room: DeltaGenerator | None = None) -> list[Run]:
+    """The runs that an address can name; says which others are left out, in `room` where that is given."""
+    found = [run for run in listed if _is_addressable(run.name)]
+    if len(found) < len(listed):
+        with room or contextlib.nullcontext():
+            others = escape(some([run.name for run in listed if run not in found], 3))
+            st.caption(f"Left out, as no address can have such a name: {others}. Rename the folder.")
+    return found
+
+
 def pick_run(
     candidates: Sequence[Run] | None = None,
     *,
@@ -154,12 +164,7 @@ def pick_run(
     Without candidates it shows `empty` with links to start one, and stops the page.  offer: a button for the example
     model, unless that is a candidate.  room: where that is said, if there is little of it around the selectbox.
     """
-    listed = runs.list_runs(runs_dir()) if candidates is None else candidates
-    found = [run for run in listed if _is_addressable(run.name)]
-    if len(found) < len(listed):
-        with room or contextlib.nullcontext():
-            others = escape(some([run.name for run in listed if run not in found], 3))
-            st.caption(f"Left out, as no address can have such a name: {others}. Rename the folder.")
+    found = addressable(runs.list_runs(runs_dir()) if candidates is None else candidates, room)
     if not found:
         with room or contextlib.nullcontext():
             no_runs(empty, offer)
