@@ -90,7 +90,8 @@ class Table {
     const text = found === all ? plural(all, "run") : `${found.toLocaleString("en")} of ${plural(all, "run")}`;
     this.said.textContent = this.client.loaded ? text + (hidden && !this.archived ? ` · ${hidden} archived` : "") : "Reading the runs …";
     this.nothing.hidden = found > 0 || !this.client.loaded;
-    this.nothing.textContent = found > 0 ? "" : "No run matches the filter.";
+    const away = hidden > 0 && hidden === rows.length && !this.view.filter.trim();
+    this.nothing.textContent = found > 0 ? "" : away ? "All runs are archived: filter by is:archived." : "No run matches the filter.";
   }
 
   showTrouble(sentence) {

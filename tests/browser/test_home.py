@@ -134,6 +134,19 @@ def test_forty_runs_at_a_glance(page: Page, many: Server) -> None:
     page.wait_for_url("**/monitor?run=drawn")
 
 
+def test_a_table_of_archived_runs_says_where_they_are(page: Page, server: Server) -> None:
+    for k in range(5):
+        runs.create_run(server.runs_dir, f"run-{k}", fake_run.config(100)).describe(archived=True)
+    page.goto(server.address())
+    expect(page.locator(".nothing")).to_have_text("All runs are archived: filter by is:archived.")
+    filter_box = page.get_by_role("searchbox", name="Filter runs")
+    filter_box.fill("other")
+    expect(page.locator(".nothing")).to_have_text("No run matches the filter.")
+    filter_box.fill("is:archived")
+    expect(page.locator(".said")).to_have_text("5 runs")
+    expect(page.locator(".nothing")).to_be_hidden()
+
+
 def test_what_filters_mean_and_how_numbers_read(page: Page, server: Server) -> None:
     page.goto(server.address("_stcore/health"))
     now = time.time()

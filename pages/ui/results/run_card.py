@@ -32,6 +32,7 @@ def show(store: Store, run: Run) -> None:
             with st.container(horizontal=True, vertical_alignment="center"):
                 st.markdown(f"**{escape(run.title)}**", width="content")
                 run_status.state_badge(state)
+                _marks(run)
             run_status.progress_bar(status, state)
             st.caption(escape(run_status.summary_line(run, status, state)))
             if wrong:
@@ -50,6 +51,14 @@ def show(store: Store, run: Run) -> None:
                         st.rerun()
         newest = status.metrics.get("loss") if status else None
         st.metric("Loss", run_status.format_number(newest), chart_data=losses or None, chart_type="line", width=150)
+
+
+def _marks(run: Run) -> None:
+    about = run.about()
+    if about.star:
+        st.badge("starred", icon=":material/star:", color="yellow")
+    if about.archived:
+        st.badge("archived", icon=":material/archive:", color="gray")
 
 
 def _newest(run: Run, previews: list[tuple[int, Path]]) -> tuple[bytes | None, str]:
