@@ -63,6 +63,8 @@ def test_what_is_said_of_a_run(runs_dir: Path) -> None:
     at = monitor("one", "star")
     assert run.about().star
     assert {"unstar", "unarchive"} <= set(run_menu.available(run))
+    marks = [value.value for value in open_page("home.py").markdown if "badge" in value.value]
+    assert [sum(word in mark for mark in marks) for word in ("starred", "archived")] == [1, 1]
 
 
 def test_several_at_once(runs_dir: Path) -> None:
@@ -200,6 +202,7 @@ def test_a_new_run_begins_from_the_weights_of_a_checkpoint(runs_dir: Path) -> No
     assert at.number_input(key="train.total_steps").value == 80
     assert open_page("pages/train.py", like="one").text_input(key="train.resume_checkpoint").value == ""
     assert [e.value for e in open_page("pages/train.py", like="one", step="30").error]
+    assert not open_page("pages/train.py", like="one", step="4" * 5000).error
 
 
 def test_a_message_leaves_when_it_is_no_longer_true(runs_dir: Path) -> None:

@@ -219,6 +219,10 @@ def test_settings_out_of_a_image(run: Run, fake_run: Callable[..., Run]) -> None
     assert "was sampled from shapes with ema_0.9 of step 40, but the selected run is other" in sentence
     kind, sentence = reopen.origin(run, found)
     assert "which shapes no longer has" in sentence
+    odd: list[object] = [[], {}, 7, None]
+    for value in odd:  # of another program
+        found["checkpoint"]["sha256"] = value
+        assert reopen.origin(run, found) == (kind, sentence)
 
 
 def test_a_image_without_settings(run: Run) -> None:

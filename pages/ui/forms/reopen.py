@@ -79,7 +79,7 @@ def origin(run: Run, recipe: Mapping[str, Any]) -> tuple[str, str]:
         return "warning", "The settings have been loaded. They do not name the checkpoint the image was sampled from."
     what = f"{about.get('weights', 'the weights')} of step {step:,}" if isinstance(step, int) else path.name
     known = {f["sha256"] for c in run.checkpoints() for f in c.files.values() if "sha256" in f}
-    if about.get("sha256") in known:
+    if isinstance(sha256 := about.get("sha256"), str) and sha256 in known:
         return "success", f"The settings have been loaded: sampled from {run.name} with {what}."
     if path.parent.absolute() == run.folder.absolute():
         return (

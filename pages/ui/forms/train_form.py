@@ -24,6 +24,7 @@ FORM = "train"
 BASE = "train_base"  # in the session: the preset or the run that the form began with; a run as "run:NAME"
 ASKED = "train_asked"  # in the session: the run that the address named last
 RUN = "run:"
+MOST_DIGITS = 15  # of a step in the address
 LINKS = ("like", "from")  # parameters of the address that name a run whose settings the form begins with
 
 
@@ -66,7 +67,8 @@ def begin(runs_dir: Path) -> None:
     A form that has begun with the run of the address is left alone, so that a reload keeps what was changed.
     """
     asked = next((name for link in LINKS if (name := st.query_params.get(link))), None)
-    step = text if (text := st.query_params.get("step", "")).isdecimal() else ""
+    text = st.query_params.get("step", "")
+    step = text if text.isdecimal() and len(text) <= MOST_DIGITS else ""
     link = f"{asked} {step}" if asked else None
     before = st.session_state.get(ASKED)
     st.session_state[ASKED] = link
