@@ -11,6 +11,7 @@ from pages.ui.frame import layout, run_actions, run_files, run_status, run_store
 from pages.ui.results import copy_pairs, run_details, training_chart, training_progress
 
 TICK = 2.0  # seconds between two updates of an active run's figures: once a second would cost the browser twice as much
+TICK_IDLE = 4.0  # until an idle run that was resumed elsewhere is seen to be active
 
 layout.page("Monitor")
 toolbar = st.container(horizontal=True, vertical_alignment="center", key="toolbar")
@@ -27,7 +28,7 @@ every = TICK if active else None
 
 with toolbar:
     run_actions.show(run, state)
-layout.fragment(run_every=every)(run_status.header)(view, state, checkpoints)
+layout.fragment(run_every=every or TICK_IDLE)(run_status.header)(view, state, checkpoints)
 layout.fragment(run_every=every)(copy_pairs.link_to_previews)(run)
 
 if not active:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import ensure_tools
 import pytest
+from streamlit.proto.BackMsg_pb2 import BackMsg
 from waiting import PATIENCE
 
 if TYPE_CHECKING:
@@ -149,6 +150,18 @@ def wait_until_idle(page: "Page") -> None:
             return idle && now - window.idleSince > 300;
         }"""
     )
+
+
+def script_runs(page: "Page") -> list[object]:
+    """What a page that is opened from here on asks of its script; a list that grows.  Those of a timer are left out."""
+    found: list[object] = []
+
+    def sent(frame: object) -> None:
+        if not (isinstance(frame, bytes) and BackMsg.FromString(frame).rerun_script.is_auto_rerun):
+            found.append(frame)
+
+    page.on("websocket", lambda opened: opened.on("framesent", sent))
+    return found
 
 
 def stop_server(process: subprocess.Popen[bytes]) -> None:
