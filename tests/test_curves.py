@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -45,6 +45,7 @@ def test_thin_shows_gaps_and_does_not_flicker() -> None:
 
 
 @given(series, st.sampled_from([1, 2, 8, 64]))
+@example(np.array([math.nan, 2, 3, math.inf, 5, math.nan]), 2)
 @settings(max_examples=60)
 def test_buckets_hold_what_numpy_finds_in_their_rows(y: np.ndarray, size: int) -> None:
     found = curves.buckets(y, size)
