@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from raising import raises_error
 
 import ddpm
 from ddpm.api import model as api_model
@@ -274,6 +275,27 @@ def test_the_networks_own_output(model: Model) -> None:
         assert raised.value.code == "out-of-range"
 
 
+@pytest.mark.parametrize("shape", [(2, 1, 32, 32), (2, 5, 32, 32), (1, 3, 34, 34), (1, 3, 31, 31), (3, 32, 32)])
+def test_images_of_another_shape_are_refused(model: Model, shape: tuple[int, ...]) -> None:
+    """The kernels would read past their ends."""
+    x = torch.zeros(shape)
+    with raises_error("wrong-size"):
+        model(x, 500)
+    with pytest.raises(ValueError, match="multiples of"):
+        model.network(x, torch.zeros(len(x)), torch.zeros(len(x), dtype=torch.int64))
+
+
+def test_what_the_network_cannot_be_asked(model: Model) -> None:
+    x = torch.zeros(2, 3, 32, 32)
+    for settings in (dict(t=500.9), dict(t=torch.zeros(3)), dict(t=5, classes=["star", "moon", "star"])):
+        with raises_error("bad-value"):
+            model(x, **settings)
+    with raises_error("wrong-size"):
+        model(x, 5, low_res=x)
+    with pytest.raises(UserError):
+        model.sample(0)
+
+
 @pytest.mark.slow
 def test_evaluation(model: Model, tmp_path: Path) -> None:
     from ddpm.cli import main
@@ -312,6 +334,8 @@ def test_files_of_other_programs(tiny: Config, runs_dir: Path, tmp_path: Path) -
         (tmp_path / "none.pt", {}, "not-found"),
         (run, {"weights": "ema_0.5"}, "missing-weights"),
         (run, {"step": 7}, "unknown-step"),
+        (run.checkpoint().path("model"), {"step": 7}, "settings-are-fixed"),
+        (run.checkpoint().path("model"), {"weights": "ema_0.5"}, "settings-are-fixed"),
         (run, {"image_size": 8}, "settings-are-fixed"),
     ):
         with pytest.raises(UserError) as raised:

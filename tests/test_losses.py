@@ -67,12 +67,14 @@ def test_a_variance_said_outright_is_taken_as_it_is_said(full: Schedule, batch: 
     predicted = denoiser.interpret_output(output, x_t, batch.t, full, config.diffusion, clip=False)
     torch.testing.assert_close(learned_range(full, batch.t, predicted), said, rtol=1e-4, atol=1e-4)
 
-    kept = schedules.respaced(full, [0, T // 2, T - 1])  # what is said of one step of many says little of a long one
-    for k, t in enumerate(kept.timesteps):
-        one = denoiser.Prediction(*(None if part is None else part[t : t + 1] for part in predicted))  # type: ignore[misc]
-        found = learned_range(kept, torch.tensor([k]), one)
-        low, high = kept.posterior_log_variance_clipped[k], np.log(kept.betas[k])
-        assert min(low, high) - 1e-5 <= float(found.min()) <= float(found.max()) <= max(low, high) + 1e-5
+    # What is said of one step of many says little of a long one; nor does it where as many lie at other times.
+    for times in ([0, T // 2, T - 1], [(T - 1) * (k / (T - 1)) ** 2 for k in range(T)]):
+        kept = schedules.respaced(full, times)
+        for k, t in enumerate(map(int, kept.timesteps)):
+            one = denoiser.Prediction(*(None if part is None else part[t : t + 1] for part in predicted))  # type: ignore[misc]
+            found = learned_range(kept, torch.tensor([k]), one)
+            low, high = kept.posterior_log_variance_clipped[k], np.log(kept.betas[k])
+            assert min(low, high) - 1e-5 <= float(found.min()) <= float(found.max()) <= max(low, high) + 1e-5
 
 
 @pytest.mark.parametrize(("v", "name"), [(-1.0, "fixed_small"), (1.0, "fixed_large")])

@@ -207,7 +207,7 @@ class Model:
                 code="conflicting-settings",
             )
         asked = {
-            "num_samples": n or (16 if noise is None else len(noise)),
+            "num_samples": n if n is not None else 16 if noise is None else len(noise),
             "steps": steps or 0,
             "sampler": solver,
             "classes": _classes_text(classes),
@@ -280,15 +280,43 @@ class Model:
         from ddpm.diffusion import denoiser
         from ddpm.models import backend
 
-        T = self.config.diffusion.diffusion_steps
-        index = torch.as_tensor(t, dtype=torch.int64, device=self.device).expand(len(x_t))
+        model, T = self.config.model, self.config.diffusion.diffusion_steps
+        shape = (model.image_channels, model.image_size, model.image_size)
+        if tuple(x_t.shape[1:]) != shape:
+            raise UserError(
+                f"x_t has shape {list(x_t.shape)}, and this model takes [N, {', '.join(map(str, shape))}]: give images"
+                " of this shape.",
+                code="wrong-size",
+            )
+        index = torch.as_tensor(t, device=self.device)
+        if index.is_floating_point() or index.shape not in ((), (1,), (len(x_t),)):
+            raise UserError(
+                f"The timesteps t are {t}: give one whole number, or one for each of {len(x_t)} images.",
+                code="bad-value",
+            )
+        index = index.long().expand(len(x_t))
         if len(index) and not 0 <= int(index.min()) <= int(index.max()) < T:
             raise UserError(
                 f"The timesteps t are {t}, and this model has 0 to {T - 1}: give those.", code="out-of-range"
             )
-        condition = {} if low_res is None else {"low_res": low_res.to(self.device)}
-        if self.config.model.class_cond:
+        condition = {}
+        small = (len(x_t), model.image_channels, model.small_size, model.small_size)
+        if model.super_res != (low_res is not None) or (low_res is not None and tuple(low_res.shape) != small):
+            wanted = f"{list(small)}" if model.super_res else "none, as it enlarges no images"
+            raise UserError(
+                f"low_res is {'None' if low_res is None else list(low_res.shape)}, and this model takes {wanted}: give"
+                " that.",
+                code="wrong-size",
+            )
+        if low_res is not None:
+            condition["low_res"] = low_res.to(self.device)
+        if model.class_cond or classes is not None:
             labels = torch.tensor(self._labels(classes), device=self.device)
+            if len(labels) not in (1, len(x_t)):
+                raise UserError(
+                    f"There are {len(labels)} classes for {len(x_t)} images: give one, or one for each.",
+                    code="bad-value",
+                )
             condition["y"] = labels.expand(len(x_t)) if len(labels) == 1 else labels
         time = denoiser.network_time(self.config.diffusion, T, index)
         network = backend.resolve_backend("auto", "fp32", self.device).prepared(self.network)

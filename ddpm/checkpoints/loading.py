@@ -106,9 +106,20 @@ def _open(
         case Path():
             path = Path(fields.absolute(str(source)))
             loaded = checkpoint_files.load_checkpoint(path)
+            _check_same(path, loaded.weights, wanted)
     recorded = source.config if isinstance(source, RecordedCheckpoint) else None
     config = recorded or resolve_config(loaded.weights, flags, path, base, run_probe)
     return OpenedModel(loaded.weights, config, path, loaded.sha256, loaded.state)
+
+
+def _check_same(path: Path, weights: Weights, wanted: FromCheckpoint) -> None:
+    """Raises UserError where other weights, or those of another step, are asked for than a file holds."""
+    for name, asked, held in (("weights", wanted.weights, weights.kind), ("step", wanted.step, weights.step)):
+        if asked and held and asked != held:  # other programs say neither
+            raise UserError(
+                f"{path} holds {name} {held}, but {name} {asked} was asked for: leave that out, or name another file.",
+                code="settings-are-fixed",
+            )
 
 
 def _read(run: Run, checkpoint: Checkpoint, kind: str) -> tuple[Path, LoadedCheckpoint]:

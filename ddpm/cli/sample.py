@@ -122,10 +122,12 @@ def _changed(
             " name the run with --run.",
             code="settings-are-fixed",
         )
-    changed = dataclasses.replace(settings, **shared.given(options, SampleConfig))
+    given = shared.given(options, SampleConfig)
+    changed = dataclasses.replace(settings, **given)
     for problem in validation.limit_problems(changed):
         raise UserError(problem.sentence, code=problem.code)
-    timesteps.check(changed)
+    asks_anew = {"eta", "sampler", "steps", "use_ddim"} & set(given)  # earlier versions recorded what does nothing
+    (timesteps.check_typed if asks_anew else timesteps.check)(changed)
     if explicit:
         _, source, flags = shared.read_source(options, SampleConfig, whole=False)
         return changed, source, flags

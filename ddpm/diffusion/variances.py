@@ -36,7 +36,7 @@ def learned_range(schedule: Schedule, t: Tensor, predicted: Prediction) -> Tenso
     """
     assert predicted.v is not None, "the network has no learned variance"
     stated = predicted.log_variance
-    if stated is not None and len(schedule) == schedule.T:
+    if stated is not None and tuple(schedule.timesteps) == tuple(range(schedule.T)):
         return stated
     share = ((predicted.v if stated is None else predicted.v.clamp(-1, 1)) + 1) / 2
     low = at(schedule.posterior_log_variance_clipped, t, predicted.v)

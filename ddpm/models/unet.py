@@ -186,6 +186,7 @@ class UNet(Computed):
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None, *, augmented: Tensor | None = None) -> Tensor:
         """augmented: float32 [N, AUGMENTED], in training alone: what was done to the images; None: nothing."""
+        self._check(x)
         embedding = self.time_embed(timestep_embedding(t, self.config.num_channels))
         if self.config.class_cond:
             assert y is not None, "a class-conditional network needs labels"
@@ -210,6 +211,18 @@ class UNet(Computed):
             features = F.silu(self.ops.conv(self.ops.enter(image), self.edge_in, add=features))
             x = self.ops.conv(features, self.edge_out, add=x)
         return self.ops.leave(x)
+
+    def _check(self, x: Tensor) -> None:
+        """Raises ValueError for images [N, C, H, W] of other channels, or that cannot be halved as often as needed.
+
+        The native kernels would read past their ends.
+        """
+        multiple = self.config.patch_size * 2 ** (len(self.config.multipliers) - 1)
+        if x.dim() != 4 or x.shape[1] != self.config.in_channels or x.shape[2] % multiple or x.shape[3] % multiple:
+            raise ValueError(
+                f"The network takes [N, {self.config.in_channels}, H, W] with H and W multiples of {multiple}, not"
+                f" {list(x.shape)}."
+            )
 
     def to_patches(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, C p^2, H / p, W / p] with patch size p: channel c p^2 + p i + j is pixel (i, j) of c."""
