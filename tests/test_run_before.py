@@ -50,6 +50,15 @@ def vector(state: dict[str, torch.Tensor]) -> np.ndarray:
     return torch.cat([tensor.double().flatten() for tensor in state.values()]).numpy()
 
 
+def learning(state: dict[str, torch.Tensor]) -> np.ndarray:
+    """All but the biases in front of a norm whose groups have one channel, which takes them away again.
+
+    Their gradient is nothing but rounding, and AdamW makes steps of it that are as long as any.
+    """
+    unseen = ("in_layers.2.bias", "out_layers.3.bias", "skip_connection.bias")
+    return vector({name: tensor for name, tensor in state.items() if not name.endswith(unseen)})
+
+
 def pixels(paths: list[Path]) -> np.ndarray:
     return np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths]).astype(int)
 
@@ -88,14 +97,16 @@ def test_it_is_listed_and_exported(run: Run, folder: Path, capsys: pytest.Captur
 
 def test_it_resumes_where_it_stopped(run: Run, folder: Path) -> None:
     """Every step equals that of the version before: the same images, timesteps, noise, dropout and optimiser state."""
-    start = vector(weights(run.checkpoint(8).path("model")))
+    start = learning(weights(run.checkpoint(8).path("model")))
     assert main.main(["train", "--resume", "before"]) == 0
     assert Run(run.folder).state() == "finished"
     for name in ("model000012.pt", "ema_0.9_000012.pt"):
         ours, theirs = weights(run.folder / name), weights(folder / "expected" / name)
         assert list(ours) == list(theirs)
-        moved = np.linalg.norm(vector(theirs) - start)
-        assert np.linalg.norm(vector(ours) - vector(theirs)) <= 1e-3 * moved, name  # as processors round differently
+        moved = np.linalg.norm(learning(theirs) - start)
+        assert np.linalg.norm(learning(ours) - learning(theirs)) <= 1e-3 * moved, (
+            name
+        )  # as processors round differently
     with (folder / "expected" / "progress.csv").open() as file:
         expected = list(csv.DictReader(file))
     assert list(run.metrics["step"]) == [int(row["step"]) for row in expected]

@@ -22,6 +22,7 @@ from ddpm.storage import files, images
 from pages.ui.components import mask_canvas, thumbnails
 from pages.ui.forms import inputs_form, sampling_form
 from pages.ui.results import sample_actions, sample_grid
+from pages.ui.results.sample_history import key_of
 
 pytestmark = pytest.mark.usefixtures("runs_here")
 
@@ -334,7 +335,7 @@ def again(run: Run, asked: list[SampleConfig], sample: SampleConfig) -> SampleCo
     """What is sampled after "Use settings" of an earlier sampling with these."""
     job = earlier(run, sample)
     at = open_page("pages/sample.py")
-    at.button(key=f"use_{job.name}").click().run()
+    at.button(key=f"use_{key_of(job)}").click().run()
     return sampled(at, asked)
 
 
@@ -409,7 +410,7 @@ def test_a_painted_mask_is_there_to_go_on_painting(run: Run, asked: list[SampleC
     )
     job = earlier(run, sample)
     at = open_page("pages/sample.py")
-    at.button(key=f"use_{job.name}").click().run()
+    at.button(key=f"use_{key_of(job)}").click().run()
     assert at.button_group(key="sample.mask_from").value == "paint"
     kept = at.session_state["sample.canvas-painted"]
     assert isinstance(kept, mask_canvas.Painted)
@@ -466,7 +467,7 @@ def test_seeds_of_earlier_samples_are_not_taken_again(run: Run, asked: list[Samp
 def test_settings_of_an_image_come_with_their_seed_pinned(run: Run, asked: list[SampleConfig]) -> None:
     job = earlier(run, SampleConfig(num_samples=3, seed=20, steps=5))
     at = open_page("pages/sample.py")
-    at.button(key=f"use_{job.name}").click().run()
+    at.button(key=f"use_{key_of(job)}").click().run()
     assert [sampled(at, asked).seed, sampled(at, asked).seed] == [20, 20]
 
 

@@ -34,6 +34,7 @@ from pages.ui.components import thumbnails
 from pages.ui.forms import data_form
 from pages.ui.frame import run_store
 from pages.ui.results import training_cost
+from pages.ui.results.sample_history import key_of
 
 
 @pytest.fixture(autouse=True)
@@ -454,7 +455,7 @@ def test_pairs_are_shown_and_taken_home(fake_run: Callable[..., Run]) -> None:
     at = open_page("pages/sample.py")
     assert "low-resolution image on the left" in said(at)
     assert "Pairs (PNG)" in [d.label for d in at.get("download_button")]
-    at.button(key=f"use_{job.name}").click().run()
+    at.button(key=f"use_{key_of(job)}").click().run()
     assert at.text_input(key="sample.base_path").value == "shapes"
 
 
@@ -552,10 +553,10 @@ def test_earlier_drawings_are_shown_again_and_their_settings_used(fake_run: Call
     draw(run, "20260101-000000", seed=5, eta=0.25)
     draw(run, "20260102-000000", seed=6)
     at = open_page("pages/sample.py")
-    assert at.button(key="show_20260102-000000").disabled  # the newest one is shown
-    at.button(key="show_20260101-000000").click().run()
-    assert at.button(key="show_20260101-000000").disabled
-    at.button(key="use_20260101-000000").click().run()
+    assert at.button(key="show_shapes/20260102-000000").disabled  # the newest one is shown
+    at.button(key="show_shapes/20260101-000000").click().run()
+    assert at.button(key="show_shapes/20260101-000000").disabled
+    at.button(key="use_shapes/20260101-000000").click().run()
     assert at.number_input(key="sample.seed").value == 5
     assert at.slider(key="sample.eta").value == 0.25
     assert at.select_slider(key="sample.steps").value == 10
@@ -594,7 +595,7 @@ def test_settings_used_again_are_the_same_settings(
     asked: list[SampleConfig] = []
     monkeypatch.setattr("ddpm.runs.launch.start_sampling", lambda run, sample: asked.append(sample) or job)
     at = open_page("pages/sample.py")
-    at.button(key=f"use_{job.name}").click().run()
+    at.button(key=f"use_{key_of(job)}").click().run()
     button(at, "Sample").click().run()
     assert not at.exception
     assert asked == [dataclasses.replace(summary.normal_form(sample), weights="ema_0.9")]
