@@ -7,6 +7,7 @@ import os
 import pickle
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import get_args
 
@@ -71,8 +72,13 @@ def test_they_travel_between_processes(error: UserError) -> None:
     assert (str(there), there.code) == (str(error), error.code)
 
 
-def raised() -> Iterator[tuple[str, ast.Call]]:
+@cache
+def raised() -> tuple[tuple[str, ast.Call], ...]:
     """Each place that makes a UserError or a Problem, as FILE:LINE, and the call that makes it."""
+    return tuple(_raised())
+
+
+def _raised() -> Iterator[tuple[str, ast.Call]]:
     for folder in ("ddpm", "pages", "scripts"):
         for path in sorted((ROOT / folder).rglob("*.py")):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -95,7 +101,6 @@ def sentences(node: ast.expr) -> Iterator[str]:
         yield from sentences(node.orelse)
 
 
-@pytest.mark.slow
 def test_sentences_say_what_is_wrong_what_was_found_and_what_to_do() -> None:
     """One sentence, with a colon before the remedy; one that is passed on may stand at its beginning or end."""
     checked, wrong = 0, []

@@ -284,8 +284,8 @@ class Model:
         shape = (model.image_channels, model.image_size, model.image_size)
         if tuple(x_t.shape[1:]) != shape:
             raise UserError(
-                f"x_t has shape {list(x_t.shape)}, and this model takes [N, {', '.join(map(str, shape))}]: give images"
-                " of this shape.",
+                f"The images x_t have shape {list(x_t.shape)}, and this model takes"
+                f" [N, {', '.join(map(str, shape))}]: give images of this shape.",
                 code="wrong-size",
             )
         index = torch.as_tensor(t, device=self.device)
@@ -304,8 +304,8 @@ class Model:
         if model.super_res != (low_res is not None) or (low_res is not None and tuple(low_res.shape) != small):
             wanted = f"{list(small)}" if model.super_res else "none, as it enlarges no images"
             raise UserError(
-                f"low_res is {'None' if low_res is None else list(low_res.shape)}, and this model takes {wanted}: give"
-                " that.",
+                f"The small images low_res are {'None' if low_res is None else list(low_res.shape)}, and this model"
+                f" takes {wanted}: give that.",
                 code="wrong-size",
             )
         if low_res is not None:
