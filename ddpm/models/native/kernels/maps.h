@@ -1,5 +1,6 @@
 // Feature maps as kernels are given them.
 #pragma once
+#include <algorithm>
 #include <cstddef>
 
 // [pixels, channels]; or, where there is a second one, two side by side in their channels, of which `split` are the
@@ -15,5 +16,7 @@ template <class T> struct Map {
     }
     // From a channel of a pixel to the same of the next.
     size_t step(int c) const { return c < split ? split : channels - split; }
+    // How many of `count` channels from c on lie side by side.
+    int together(int c, int count) const { return c < split ? std::min(count, split - c) : count; }
     explicit operator bool() const { return one; }
 };

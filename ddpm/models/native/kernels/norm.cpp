@@ -16,10 +16,11 @@ struct Shape {
 
     int each() const { return channels / groups; }  // channels of a group
 
-    // Channels that are worked on together: whole groups and whole vectors, few enough to stay in the cache.
+    // Channels that are worked on together: whole groups and whole vectors; few enough to stay in the cache, and enough
+    // side by side for the processor to fetch them ahead.
     int slab() const {
         int least = std::lcm(each(), WIDTH), most = least;
-        while (most < 2 * WIDTH && channels % (2 * most) == 0) most *= 2;
+        while (most < 64 && channels % (2 * most) == 0) most *= 2;
         return most;
     }
 };
@@ -124,13 +125,17 @@ void forward(const Shape &s, const Map<const T> &x, T *y, const float *weight, c
             const float *scale = embedding ? embedding + (size_t)n * 2 * s.channels : nullptr;
             Given given{weight, bias, scale, scale ? scale + s.channels : nullptr};
             given.line(first, slab, s.each(), means, rstds, a, b);
-            for (int i = 0; i < s.pixels; i++, pixel++)
-                for (int c = 0; c < slab; c += WIDTH) {
-                    vec z = load(x.at(pixel, first + c)) * load(a + c) + load(b + c);
-                    size_t index = pixel * s.channels + first + c;
-                    if (silu) z *= sigmoid(z);
-                    store(y + index, dropout ? z * dropout.factor(index) : z);
-                }
+            for (int c = 0, count; c < slab; c += count) {
+                count = x.together(first + c, slab - c);
+                const T *X = x.at(pixel, first + c);
+                size_t step = x.step(first + c), index = pixel * s.channels + first + c;
+                for (int i = 0; i < s.pixels; i++, X += step, index += s.channels)
+                    for (int v = 0; v < count; v += WIDTH) {
+                        vec z = load(X + v) * load(a + c + v) + load(b + c + v);
+                        if (silu) z *= sigmoid(z);
+                        store(y + index + v, dropout ? z * dropout.factor(index + v) : z);
+                    }
+            }
         }
 }
 
@@ -151,25 +156,26 @@ void backward(const Shape &s, T *dy, bool again, const Map<const T> &x, const Ma
             Given given{weight, bias, scale, scale ? scale + s.channels : nullptr};
             given.line(first, slab, s.each(), means, rstds, a, b);
             for (int c = 0; c < slab; c++) m[c] = means[(first + c) / s.each()];
-            for (int c = 0; c < slab; c += WIDTH) {
-                vec A = load(a + c), B = load(b + c), M = load(m + c), S1 = {}, S2 = {};
+            std::fill(s1, s1 + slab, 0.f), std::fill(s2, s2 + slab, 0.f);
+            for (int c = 0, count; c < slab; c += count) {
+                count = x.together(first + c, slab - c);
                 const T *X = x.at(pixel, first + c);
                 size_t step = x.step(first + c), index = pixel * s.channels + first + c;
-                for (int i = 0; i < s.pixels; i++, X += step, index += s.channels) {
-                    vec v = load(X), d = load(dy + index), y = v * A + B, factor = dropout ? dropout.factor(index) : all(1);
-                    if (silu) {
-                        vec z = y, g = sigmoid(z);
-                        d *= factor * g * (z * (1.f - g) + 1.f);
-                        y *= g;
-                    } else
-                        d *= factor;
-                    if (again) store(dy + index, y * factor);
-                    store(dz + (size_t)i * slab + c, d);
-                    S1 += d;
-                    S2 += d * (v - M);
-                }
-                store(s1 + c, S1);
-                store(s2 + c, S2);
+                for (int i = 0; i < s.pixels; i++, X += step, index += s.channels)
+                    for (int v = 0, k = c; v < count; v += WIDTH, k += WIDTH) {
+                        vec of_x = load(X + v), d = load(dy + index + v), y = of_x * load(a + k) + load(b + k);
+                        vec factor = dropout ? dropout.factor(index + v) : all(1);
+                        if (silu) {
+                            vec z = y, g = sigmoid(z);
+                            d *= factor * g * (z * (1.f - g) + 1.f);
+                            y *= g;
+                        } else
+                            d *= factor;
+                        if (again) store(dy + index + v, y * factor);
+                        store(dz + (size_t)i * slab + k, d);
+                        store(s1 + k, load(s1 + k) + d);
+                        store(s2 + k, load(s2 + k) + d * (of_x - load(m + k)));
+                    }
             }
             float *of_w = parts.data() + (size_t)n * 2 * s.channels, *of_b = of_w + s.channels;
             float inverse = 1.f / ((float)s.pixels * s.each());
@@ -191,12 +197,17 @@ void backward(const Shape &s, T *dy, bool again, const Map<const T> &x, const Ma
                 float slope = -r * r * (float)t2 * inverse, level = -r * (float)t1 * inverse;
                 for (int i = group; i < group + s.each(); i++) k1[i] = slope, k2[i] = level - slope * m[i];
             }
-            for (int i = 0; i < s.pixels; i++, pixel++)
-                for (int c = 0; c < slab; c += WIDTH) {
-                    vec v = load(x.at(pixel, first + c));
-                    vec d = load(dz + (size_t)i * slab + c) * load(a + c) + (v * load(k1 + c) + load(k2 + c));
-                    store(dx.at(pixel, first + c), add ? d + load(add.at(pixel, first + c)) : d);
-                }
+            for (int c = 0, count; c < slab; c += count) {
+                count = x.together(first + c, slab - c);
+                const T *X = x.at(pixel, first + c), *more = add ? add.at(pixel, first + c) : nullptr;
+                T *D = dx.at(pixel, first + c);
+                size_t step = x.step(first + c);
+                for (int i = 0; i < s.pixels; i++, X += step, D += step, more += more ? step : 0)
+                    for (int v = 0, k = c; v < count; v += WIDTH, k += WIDTH) {
+                        vec d = load(dz + (size_t)i * slab + k) * load(a + k) + (load(X + v) * load(k1 + k) + load(k2 + k));
+                        store(D + v, more ? d + load(more + v) : d);
+                    }
+            }
         }
     std::fill(d_weight, d_weight + s.channels, 0.f), std::fill(d_bias, d_bias + s.channels, 0.f);
     const float *part = parts.data();
