@@ -1,4 +1,4 @@
-// Vectors of floats as the compiler knows them: as wide as the processor, without naming its instructions.
+// Vectors of floats as the compiler knows them: as wide as the processor, naming its instructions in few places.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -6,6 +6,9 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
 
 // WIDTH: floats in a vector.  A block of a matrix product has ROWS rows of COLUMNS vectors, which are as many sums as the
 // registers hold beside the vectors that are multiplied: 32 registers with AVX-512 and NEON, 16 with AVX.
@@ -30,10 +33,31 @@ static inline vec load(const float *from) {
     return v;
 }
 
+// Steps for which compilers take several instructions where x86 has one or two.  at_least and at_most are the larger and
+// the smaller of each two numbers; what is no number stays so in x.  Narrowed are numbers below 2^16.
+#if defined(__AVX512F__)
+static inline ints widened(halves h) { return (ints)_mm512_cvtepu16_epi32((__m256i)h); }
+static inline halves narrowed(ints u) { return (halves)_mm512_cvtepi32_epi16((__m512i)u); }
+static inline vec at_least(vec x, vec low) { return _mm512_max_ps(low, x); }
+static inline vec at_most(vec x, vec high) { return _mm512_min_ps(high, x); }
+#elif defined(__AVX2__)
+static inline ints widened(halves h) { return (ints)_mm256_cvtepu16_epi32((__m128i)h); }
+static inline halves narrowed(ints u) {
+    return (halves)_mm_packus_epi32(_mm256_castsi256_si128((__m256i)u), _mm256_extracti128_si256((__m256i)u, 1));
+}
+static inline vec at_least(vec x, vec low) { return _mm256_max_ps(low, x); }
+static inline vec at_most(vec x, vec high) { return _mm256_min_ps(high, x); }
+#else
+static inline ints widened(halves h) { return __builtin_convertvector(h, ints); }
+static inline halves narrowed(ints u) { return __builtin_convertvector(u, halves); }
+static inline vec at_least(vec x, vec low) { return x < low ? low : x; }
+static inline vec at_most(vec x, vec high) { return x > high ? high : x; }
+#endif
+
 static inline vec load(const bf16 *from) {
     halves h;
     memcpy(&h, from, sizeof h);
-    return (vec)(__builtin_convertvector(h, ints) << 16);
+    return (vec)(widened(h) << 16);
 }
 
 static inline void store(float *to, vec v) { memcpy(to, &v, sizeof v); }
@@ -41,7 +65,7 @@ static inline void store(float *to, vec v) { memcpy(to, &v, sizeof v); }
 // Rounded to the nearest, ties to even, as torch does it.
 static inline void store(bf16 *to, vec v) {
     ints u = (ints)v;
-    halves h = __builtin_convertvector((u + 0x7fff + ((u >> 16) & 1)) >> 16, halves);
+    halves h = narrowed((u + 0x7fff + ((u >> 16) & 1)) >> 16);
     memcpy(to, &h, sizeof h);
 }
 
@@ -53,13 +77,7 @@ static inline float sum(vec v) {
     return total;
 }
 
-// The larger of each two; what is no number stays so in x.
-static inline vec at_least(vec x, vec low) { return x < low ? low : x; }
-
-static inline vec clamped(vec x, float low, float high) {
-    x = at_least(x, all(low));
-    return x > high ? all(high) : x;
-}
+static inline vec clamped(vec x, float low, float high) { return at_most(at_least(x, all(low)), all(high)); }
 
 typedef float four __attribute__((vector_size(16)));
 typedef int32_t places __attribute__((vector_size(16)));
