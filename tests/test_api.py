@@ -244,12 +244,18 @@ def test_noise_of_ones_own(model: Model) -> None:
 def test_classes(model: Model) -> None:
     assert model.class_names[3] == "star"
     star = fp32(model, 2, classes="star")
-    assert api_model._classes_text([2, np.int64(0), "cat"]) == "2-2,0-0,cat", "numbers are labels, whatever names say"
+    assert api_model._classes_text((), [2, np.int64(0), "cat"]) == "2-2,0-0,cat", (
+        "numbers are labels, whatever names say"
+    )
     for classes in (3, "3", ["star"], np.array([3, 3]), "star,star"):
         np.testing.assert_array_equal(fp32(model, 2, classes=classes), star)
     np.testing.assert_array_equal(fp32(model, 2, classes=["star", 0])[0], star[0])
     assert not np.array_equal(fp32(model, 2, classes=["star", 0])[1], star[1])
-    for settings, code in (({"classes": "star,sun"}, "unknown-class"), ({"etta": 1.0}, "unknown-setting")):
+    for settings, code in (
+        ({"classes": "star,sun"}, "unknown-class"),
+        ({"classes": []}, "missing-value"),
+        ({"etta": 1.0}, "unknown-setting"),
+    ):
         with pytest.raises(UserError) as raised:
             fp32(model, 2, **settings)
         assert raised.value.code == code

@@ -1,12 +1,16 @@
 """Which classes are sampled, and how a grid shows them."""
 
+import re
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from raising import raises_error
 
-from ddpm.config import codec
+from ddpm.config import codec, validation
 from ddpm.config.tasks import SampleConfig
 from ddpm.config.training import Config
 from ddpm.planning import classes
@@ -39,6 +43,34 @@ def test_names_numbers_and_ranges(text: str, labels: list[int]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        ("crane, bird", [1]),
+        ("crane,bird", [1]),
+        ("crane, crane, bird,crane, machine, big", [0, 1, 3]),
+        ("crane, machine", [0, 2]),  # none that begins so ends there
+        ("", [0, 1, 2, 3]),
+    ],
+)
+def test_names_with_commas(text: str, labels: list[int]) -> None:
+    named = model(4, "crane", "crane, bird", "machine", "crane, machine, big")
+    assert classes.parse_classes(named, text) == labels
+
+
+@given(
+    st.lists(st.text("ab,5 -", min_size=1).map(str.strip).filter(bool), min_size=1, max_size=4, unique=True), st.data()
+)
+def test_names_that_were_picked_are_those_that_are_meant(known: list[str], data: st.DataObject) -> None:
+    hypothesis.assume(not any(re.fullmatch(r"\d+-\d+", name) for name in known))
+    hypothesis.assume(all("," not in name or name.strip(", ") for name in known))
+    picked = data.draw(st.lists(st.sampled_from(known), min_size=1))
+    wanted = [known.index(name) for name in picked]
+    named = model(len(known), *known)
+    assert classes.parse_classes(named, classes.joined(known, picked)) == wanted
+    assert classes.parse_classes(named, classes.joined(known, np.array(wanted))) == wanted
+
+
+@pytest.mark.parametrize(
     ("text", "error"),
     [
         ("horse", ("unknown-class", "'horse'", "cat, dog, t-shirt, 7, bird")),
@@ -53,6 +85,11 @@ def test_names_numbers_and_ranges(text: str, labels: list[int]) -> None:
 def test_what_is_no_class(text: str, error: tuple[Any, ...]) -> None:
     with raises_error(*error):
         classes.parse_classes(model(8, *NAMES), text)
+
+
+def test_more_names_than_labels_is_a_problem() -> None:
+    assert [p.name for p in validation.network_problems(model(2, "a", "b", "c"))] == ["num_classes"]
+    assert list(validation.network_problems(model(3, "a", "b", "c"))) == []
 
 
 def test_labels_without_names_are_asked_for_where_they_are_many() -> None:

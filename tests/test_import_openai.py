@@ -459,6 +459,13 @@ def test_their_checkpoints_stay_however_few_are_kept(folder: Path, runs_dir: Pat
     assert all((folder / name).exists() for name in before)
 
 
+def test_an_optimiser_that_began_anew_takes_no_step_for_another(folder: Path, runs_dir: Path) -> None:
+    """Whoever resumes there without the optimiser's file has a later checkpoint whose AdamW has counted as far only."""
+    (folder / "opt000200.pt").write_bytes((folder / "opt000100.pt").read_bytes())
+    ddpm("import", folder, "--runs_dir", runs_dir, "--run", "x", "--image_size", 8)
+    assert [c.step for c in runs.find_run(runs_dir, "x").checkpoints()] == [101, 200]
+
+
 def test_a_folder_that_cannot_be_written_is_left_as_it_was(
     folder: Path, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -766,6 +773,17 @@ def test_mixed_precision_is_handed_back_without_an_optimiser_alone(settings: dic
     lines = {kept: export_openai._flags(config, {"model": {}}, 3, [], optimizer=kept) for kept in (True, False)}
     assert "--use_fp16" not in lines[True]
     assert ("--use_fp16 True" in lines[False]) == flag
+
+
+def test_flags_that_its_scripts_can_read() -> None:
+    """They divide by each of attention_resolutions, and build networks that enlarge to 64 and 256 pixels alone."""
+    none = codec.replace(Config(), {"attention_resolutions": "", "image_size": 64})
+    assert "--attention_resolutions 128" in export_openai._flags(none, {"model": {}}, 3, [], optimizer=True)
+    notes = [
+        export_openai._limits(codec.replace(Config(), {"image_size": size, "small_size": size // 2}))
+        for size in (32, 64)
+    ]
+    assert [any("create_model" in note for note in found) for found in notes] == [True, False]
 
 
 def test_mixed_precision_handed_back_with_an_optimiser_is_reported(runs_dir: Path, tmp_path: Path) -> None:

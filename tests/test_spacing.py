@@ -124,6 +124,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ),
     (dict(steps=1001, sampler="ddim", spacing="quadratic"), "steps 1001 cannot be spread over 1000"),
     (dict(steps=1, denoise_to_zero=False, sampler="heun"), "steps 1 are too few for Heun"),
+    (dict(steps=1, denoise_to_zero=False, sampler="plms"), "steps 1 are too few for PLMS"),
     (dict(steps=10, timestep_respacing="20"), "steps 10 and timestep_respacing '20' both say"),
     (dict(spacing="karras"), "spacing karras spreads as many steps as steps says"),
     (dict(timestep_respacing="2000"), "timestep_respacing '2000'"),

@@ -210,7 +210,7 @@ class Model:
             "num_samples": n if n is not None else 16 if noise is None else len(noise),
             "steps": steps or 0,
             "sampler": solver,
-            "classes": _classes_text(classes),
+            "classes": _classes_text(self.class_names, classes),
             "seed": seed,
             "guidance_scale": guidance_scale,
         }
@@ -326,7 +326,7 @@ class Model:
     def _labels(self, classes: Classes | None) -> list[int]:
         """Labels of the classes; of no class for None.  Raises UserError where the model needs a class."""
         if classes is not None:
-            return class_labels.parse_classes(self.config, _classes_text(classes))
+            return class_labels.parse_classes(self.config, _classes_text(self.class_names, classes))
         if not self.config.model.cond_drop_prob:
             names = ", ".join(self.class_names[:10])
             raise UserError(
@@ -335,10 +335,11 @@ class Model:
         return [self.config.model.num_classes]
 
 
-def _classes_text(classes: Classes | None) -> str:
-    """Classes as the setting `classes` has them: with commas between."""
+def _classes_text(known: Sequence[str], classes: Classes | None) -> str:
+    """Classes, some of those known, as the setting `classes` has them."""
     if classes is None or isinstance(classes, str):
         return classes or ""
-    entries = [classes] if isinstance(classes, int | np.integer) else classes
-    # A number is a label, also where another class has it as its name.
-    return ",".join(f"{k}-{k}" if isinstance(k, int | np.integer) and k >= 0 else str(k) for k in entries)
+    entries = [classes] if isinstance(classes, int | np.integer) else list(classes)
+    if not entries:
+        raise UserError("classes is an empty list: name classes, or leave it out for all.", code="missing-value")
+    return class_labels.joined(known, entries)

@@ -83,6 +83,14 @@ def _model_problems(config: Config) -> Iterator[Problem]:
             code="nothing-learnt",
             remedies=({"cond_drop_prob": 0.1}, {"class_cond": False}),
         )
+    if model.class_cond and len(config.class_names) > model.num_classes > 0:
+        yield Problem(
+            "num_classes",
+            f"num_classes is {model.num_classes}, and class_names has {len(config.class_names):,} names: use"
+            f" {len(config.class_names)}.",
+            code="bad-value",
+            remedies=({"num_classes": len(config.class_names)},),
+        )
     if model.image_size % model.patch_size:
         fitting = [n for n in (2, 4) if model.image_size % n == 0]
         yield Problem(

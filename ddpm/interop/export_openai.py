@@ -206,7 +206,8 @@ def _limits(config: Config) -> list[str]:
             f"Label {LABELS - 1}, the last, stands for no class: its scripts know no guidance and take it for a class;"
             f" here, --cond_drop_prob {model.cond_drop_prob:g} with these files says what it is."
         )
-    if DEFAULTS.get(model.image_size) != model.multipliers or model.image_channels != 3:
+    built = DEFAULTS.get(model.image_size) if not model.super_res or model.image_size > 32 else None
+    if built != model.multipliers or model.image_channels != 3:
         levels = ",".join(map(str, model.multipliers))
         notes.append(
             "Its scripts build networks for 32, 64 and 256 pixels in colour, with their own channel_mult: for"
@@ -245,6 +246,8 @@ def _flags(config: Config, weights: Mapping[str, Any], step: int, notes: list[st
     if config.model.super_res:
         network["large_size"], network["small_size"] = network.pop("image_size"), str(config.model.small_size)
         network.pop("sigma_small", None)
+    if not config.model.attention_sizes:  # its scripts cannot read an empty list, and have no map of that size
+        network["attention_resolutions"] = str(2 * config.model.image_size)
     learning = _changed_flags(config, TRAIN_FLAGS)
     learning.pop("use_fp16", None)
     if "ema_rate" in learning:

@@ -107,7 +107,7 @@ def _settings(
             code="own-run",
         )
     optimizer = checkpoint_files.optimizer_of(newest.optimizer, weights.tensors) if newest.optimizer else None
-    done = warm_start.updates(optimizer) or max(1, newest.step)
+    done = max(1, warm_start.updates(optimizer, newest.step))
     recovered, notes = _training(folder, newest, optimizer)
     progress(
         "Denoising a few images, to infer settings" if options.probe else "Reading settings",
@@ -183,7 +183,7 @@ def _checkpoints(
         except UserError as error:
             notes.append(f"Step {found.step} is left out: {error}")
             continue
-        step = warm_start.updates(optimizer) or max(1, found.step)
+        step = max(1, warm_start.updates(optimizer, found.step))
         yield found, warm_start.Start(weights, optimizer, warm_start.fresh_state(step, config), [])
 
 

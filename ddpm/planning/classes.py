@@ -1,7 +1,7 @@
 """Parses the classes of a request: names, numbers and ranges.  No torch."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -36,7 +36,7 @@ def parse_classes(config: Config, text: str) -> list[int]:
             )
         return []
     last = config.model.num_classes - 1
-    found = [label for word in text.split(",") if word.strip() for label in _labels(config, word.strip())]
+    found = [label for word in _words(text, names(config)) for label in _labels(config, word)]
     if not found and must_be_named(config):
         raise UserError(
             f"This model has {last + 1} labels without names, and does not say which of them it has learnt: name those "
@@ -44,6 +44,33 @@ def parse_classes(config: Config, text: str) -> list[int]:
             code="missing-value",
         )
     return found or list(range(len(names(config))))
+
+
+def joined(known: Sequence[str], wanted: Iterable[str | int | np.integer]) -> str:
+    """Returns labels and names, some of those known, as a text for `parse_classes`."""
+
+    def word(entry: str | int | np.integer) -> str:
+        if isinstance(entry, int | np.integer) and entry >= 0:
+            return f"{entry}-{entry}"  # a label, also where another class has its number as a name
+        unclear = any("," in name for name in known) and entry in known  # two names could read as a third
+        return word(list(known).index(str(entry))) if unclear else str(entry)
+
+    return ",".join(map(word, wanted))
+
+
+def _words(text: str, known: Sequence[str]) -> Iterator[str]:
+    """Yields what stands between commas, and names that hold commas themselves as a whole, the longest there is."""
+    parts = [part.strip() for part in text.split(",")]
+    with_commas = {tuple(part.strip() for part in name.split(",")): name for name in known if "," in name}
+    while parts:
+        for count in sorted({len(name) for name in with_commas}, reverse=True):
+            if name := with_commas.get(tuple(parts[:count])):
+                break
+        else:
+            name, count = parts[0], 1
+        if name:
+            yield name
+        del parts[:count]
 
 
 def _labels(config: Config, word: str) -> Sequence[int]:

@@ -51,7 +51,7 @@ def points(row: Solver, calls: int, to_zero: bool = True, spared: bool = False) 
     spared: the first step takes no evaluation.
     """
     calls += spared
-    if row.warm_up and calls > 1:
+    if row.warm_up and (calls > 1 or not to_zero):  # a single step to the clean image is one evaluation
         calls -= row.warm_up
     if row.calls == 2:
         return (calls + 1) // 2 if to_zero else calls // 2 + 1

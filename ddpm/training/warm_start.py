@@ -82,7 +82,7 @@ def _start(
     config: Config,
     notes: list[str],
 ) -> Start:
-    step = updates(optimizer) or weights.step or (siblings.step if siblings else 0)
+    step = updates(optimizer, weights.step or (siblings.step if siblings else 0))
     name, total = Path(config.train.resume_checkpoint).name, config.train.total_steps
     if step >= total and not config.train.train_for:
         raised = "lr_anneal_steps, and total_steps to the same" if config.train.lr_anneal_steps else "total_steps"
@@ -140,9 +140,10 @@ def fresh_state(step: int, config: Config) -> dict[str, Any]:
     }
 
 
-def updates(optimizer: Mapping[str, Any] | None) -> int:
-    """How many updates AdamW has made: the true number, whatever file names say; 0 where it cannot tell."""
-    return max((int(entry["step"]) for entry in (optimizer or {}).get("state", {}).values()), default=0)
+def updates(optimizer: Mapping[str, Any] | None, named: int) -> int:
+    """How many updates were made: as AdamW counted them, or as the file is `named` where it began anew on the way."""
+    entries = (optimizer or {}).get("state", {}).values()
+    return max([named, *(int(entry["step"]) for entry in entries)])
 
 
 def check_start(config: Config) -> Config:

@@ -307,4 +307,4 @@ def _classes(config: Config, known: list[str], of_image: str) -> str:
         persist_state="session",
         placeholder=usual,
     )
-    return ",".join(str(known.index(name)) if "," in name else name for name in picked)
+    return classes.joined(known, picked)
