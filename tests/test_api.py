@@ -261,6 +261,18 @@ def test_classes(model: Model) -> None:
         assert raised.value.code == code
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_network_can_be_called_while_it_samples(model: Model, precision: str) -> None:
+    """It computes in fp32, whatever the samples are computed in, and changes nothing of theirs."""
+    settings: dict[str, Any] = dict(steps=4, classes="star", precision=precision)
+    alone, called, images = [step.x for step in model.iter_sample(2, **settings)], [], []
+    for step in model.iter_sample(2, **settings):
+        images.append(step.x)
+        called.append(model(torch.zeros(2, 3, 32, 32), 500, classes="star"))
+    assert all(map(torch.equal, images, alone))
+    assert all(torch.equal(found, called[0]) for found in called)
+
+
 def test_the_networks_own_output(model: Model) -> None:
     """A step of DDIM made of calls is the sampler's, at the first timestep that it visits."""
     x_T = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))

@@ -17,7 +17,7 @@ from ddpm.diffusion.denoiser import Network
 from ddpm.models.native import build
 from ddpm.models.native.matrix import MatrixOps
 from ddpm.models.native.ops import NativeOps
-from ddpm.models.torch_ops import TORCH
+from ddpm.models.torch_ops import TORCH, Ops
 from ddpm.models.unet import UNet
 from ddpm.runs.worker import Worker
 
@@ -49,13 +49,17 @@ class ComputeMode(NamedTuple):
     def prepared(self, network: Network) -> Network:
         """Prepares a network: x [N, C, H, W] -> float32 [N, C or 2C, H, W], whatever precision it computes in.
 
-        One that averages gradients over processes is compiled as a whole: torch then cuts it where its buckets end.
+        The same network can be prepared for several at once, each of which computes in its own.  One that averages
+        gradients over processes is compiled as a whole: torch then cuts it where its buckets end.
         """
         inner = network.module if isinstance(network, DistributedDataParallel) else network
         if isinstance(inner, UNet):
             dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
             native = MatrixOps if self.kernels == "amx" and dtype == torch.bfloat16 else NativeOps
-            inner.use(TORCH if self.library is None else native(self.library, dtype))
+            ops = TORCH if self.library is None else native(self.library, dtype)
+            inner.use(ops)
+            if self.kernels != "compile":
+                network = _by(ops, inner, network)
             if self.library is not None:
                 return network
         if self.kernels == "compile" and isinstance(network, nn.Module):
@@ -101,6 +105,17 @@ def resolve_backend(kernels: str, name: str, device: torch.device) -> ComputeMod
         return ComputeMode(device, name, "amx" if matrices else "native", library, (NO_MATRIX_UNIT,) if slow else ())
     notices.append(f"Torch alone computes, which takes about twice as long, since {why}.")
     return ComputeMode(device, name, "torch", None, tuple(notices))
+
+
+def _by(ops: Ops, inner: UNet, network: Network) -> Network:
+    """`network`, in which `inner` is, by those operations, whatever it was prepared for meanwhile."""
+
+    def compute(x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
+        if inner.ops is not ops:
+            inner.use(ops)
+        return network(x, t, **condition)
+
+    return compute
 
 
 def _mixed(network: Network, dtype: torch.dtype) -> Network:
