@@ -207,6 +207,15 @@ def test_the_folders_of_improved_diffusion(archive: Path, tmp_path: Path) -> Non
     assert np.array_equal(dataset.images, PIXELS[order])
 
 
+def test_a_class_is_not_cut_at_its_underscore(archive: Path, tmp_path: Path) -> None:
+    contents = parts()
+    contents[cifar10.META][b"label_names"] = [b"big_bird", b"big_cat", *NAMES[2:]]
+    archive.write_bytes(packed(contents))
+    cifar10.import_archive(archive)
+    cifar10.write_folders(tmp_path)
+    assert {"big-bird", "big-cat"} <= set(datasets.describe(str(tmp_path / "cifar_train")).class_names)
+
+
 def test_folders_that_are_there_already(archive: Path, tmp_path: Path) -> None:
     cifar10.import_archive(archive)
     cifar10.write_folders(tmp_path)

@@ -21,7 +21,7 @@ import ddpm
 from ddpm.config.codec import replace
 from ddpm.config.model import ModelConfig
 from ddpm.config.training import Config, DataConfig
-from ddpm.data import datasets, decoded, listing, npz_files, shapes, sources, splits
+from ddpm.data import datasets, decoded, image_folders, listing, npz_files, shapes, sources, splits
 from ddpm.data.datasets import Dataset, Digest, Split, describe, open_dataset, resolve
 from ddpm.data.stream import Stream
 from ddpm.errors import Code
@@ -100,6 +100,47 @@ def test_links_in_a_circle_end(folder: Callable[..., Path]) -> None:
     place = folder("a.png", "sub/b.png")
     os.symlink(place, place / "sub" / "again", target_is_directory=True)
     assert describe(str(place)).count == 2
+
+
+def test_a_class_that_is_a_link_to_another_is_said_to_be_left_out(folder: Callable[..., Path]) -> None:
+    place = folder("cat/a.png", "dog/b.png")
+    os.symlink(place / "cat", place / "kitten", target_is_directory=True)
+    assert describe(str(place)).class_names == ("cat", "dog")
+    assert listing.list_folder(place).left_out == ("1 link to a folder that is listed already",)
+
+
+def test_the_size_is_that_of_the_first_image_that_can_be_read(folder: Callable[..., Path]) -> None:
+    place = folder("a.png", "b.png", size=(40, 30))
+    (place / "a.png").write_bytes(b"")
+    assert describe(str(place)).size == (40, 30)
+
+
+def test_as_many_classes_as_no_settings_can_hold_are_none(
+    folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(npz_files, "MOST_CLASSES", 3)
+    monkeypatch.setattr(image_folders, "MOST_CLASSES", 3)
+    each = npz(tmp_path, train=PIXELS, train_labels=np.arange(6), test=PIXELS, test_labels=np.arange(6))
+    for place in (each, folder(*(f"{k}/a.png" for k in range(6)))):
+        dataset = opened(place)
+        assert (dataset.labels, dataset.class_names) == (None, ())
+    assert opened(npz(tmp_path, images=PIXELS, labels=np.arange(6) % 3)).class_names == ("0", "1", "2")
+
+
+def test_test_images_without_labels_have_no_classes(tmp_path: Path) -> None:
+    place = npz(tmp_path, train=PIXELS, train_labels=LABELS, test=PIXELS[::-1])
+    data, model = DataConfig(data_dir=str(place)), ModelConfig(image_size=8, class_cond=True)
+    assert open_dataset(data, model).class_names == ("3", "7")
+    assert open_dataset(data, model, split="test").class_names == ()
+
+
+def test_classes_of_the_same_name_stay_apart(tmp_path: Path) -> None:
+    names = np.array(["crane", "dog", "crane"])
+    place = npz(tmp_path, images=PIXELS, labels=np.arange(6) % 3, class_names=names)
+    config = replace(Config(), dict(class_cond=True, num_classes=3, class_names=tuple(names.tolist())))
+    numbers = datasets.class_numbers(config, opened(place).class_names)
+    assert numbers is not None
+    assert numbers.tolist() == [0, 1, 2]
 
 
 def test_images_are_decoded_once(folder: Callable[..., Path], own_cache: Path) -> None:

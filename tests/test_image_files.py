@@ -144,6 +144,29 @@ def test_numbers_that_are_no_shades_are_refused(tmp_path: Path) -> None:
     assert images.prepare(image_files.load(tmp_path / "deep.tif"), 8, 3).min() == 255
 
 
+@pytest.mark.parametrize(
+    ("order", "bits", "white_is_zero"), [("<", 16, False), (">", 16, False), ("<", 16, True), ("<", 12, False)]
+)
+def test_grey_of_a_tiff_has_all_of_its_range(order: str, bits: int, white_is_zero: bool) -> None:
+    if bits == 12:
+        levels = [0, 1, 2047, 4095]
+        packed = b"".join(bytes([a >> 4, (a & 15) << 4 | b >> 8, b & 255]) for a, b in [(0, 1), (2047, 4095)])
+    else:
+        levels = [0, 257, 32768, 65535]
+        packed = struct.pack(f"{order}4H", *levels)
+    tags = [(256, 4), (257, 1), (258, bits), (259, 1), (262, 0 if white_is_zero else 1), (273, 8), (277, 1), (278, 1)]
+    tags.append((279, len(packed)))
+    body = struct.pack(f"{order}H", len(tags)) + b"".join(
+        struct.pack(f"{order}HHIHH", tag, 3, 1, value, 0) for tag, value in tags
+    )
+    mark = b"II*\0" if order == "<" else b"MM\0*"
+    start = 8 + len(packed)
+    content = mark + struct.pack(f"{order}I", start) + packed + body + bytes(4)
+    found = np.asarray(images.convert(image_files.decode(content, "a.tif"), 1)).ravel()
+    wanted = [round(level / (2**bits - 1) * 255) for level in levels]
+    assert found.tolist() == ([255 - level for level in wanted] if white_is_zero else wanted)
+
+
 @pytest.fixture
 def small_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if 100 x 100 pixels were the most that are decoded."""

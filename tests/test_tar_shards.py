@@ -137,6 +137,11 @@ def test_labels_in_json_and_kinds_of_images(tmp_path: Path) -> None:
     assert datasets.describe(str(path)).counts == (1, 1)
 
 
+def test_a_kind_that_its_name_alone_tells(tmp_path: Path) -> None:
+    path = shard(tmp_path / "a.tar", ("0.tga", png(30, kind="TGA")), ("1.tga", png(60, kind="TGA")))
+    assert levels(opened(path)) == [30, 60]
+
+
 def test_test_shards_without_a_label_here_and_there(tmp_path: Path) -> None:
     """They are measured with their classes, and the others not at all."""
     train = [entry for k in range(3) for entry in sample(k, k)]

@@ -17,7 +17,7 @@ from ddpm.data.sources import open_source
 from ddpm.errors import UserError
 from ddpm.storage import files, image_files, image_limits, paths
 
-FORMAT = 2
+FORMAT = 3
 BLOCK = 256  # images between two calls of `progress`
 LEAST = 64  # pixels of the shorter side to decode a JPEG at, which finds every fault of the file in less time
 MOST_BROKEN = 1000  # broken images that are kept by name

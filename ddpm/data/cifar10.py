@@ -68,7 +68,8 @@ def write_folders(folder: Path, progress: Progress | None = None) -> list[Path]:
     Returns both folders.  Raises UserError if they hold something else; DiskFull.
     """
     found = arrays.read_npz(cifar10_path())
-    names = [SHORTER.get(name, name) for name in found["class_names"].tolist()]
+    # In the name of a file a class ends with its first underscore.
+    names = [SHORTER.get(name, name).replace("_", "-") for name in found["class_names"].tolist()]
     parts = [(part, found[part], found[f"{part}_labels"]) for part in ("train", "test")]
     total, written = sum(len(pixels) for _, pixels, _ in parts), list[Path]()
     before = 0

@@ -304,7 +304,7 @@ def open_dataset(
     return Dataset(
         used.images,
         labels,
-        source.class_names,
+        () if labels is None else source.class_names,
         notices,
         indices,
         parts.digest,
@@ -366,6 +366,8 @@ def class_numbers(config: Config, class_names: tuple[str, ...]) -> np.ndarray | 
             " names of its classes.",
             code="no-classes",
         )
+    if class_names == config.class_names:  # some of which may be the same
+        return np.arange(len(class_names))
     disjoint = not set(class_names) & set(config.class_names)
     unnamed = _are_numbers(config.class_names) and len(class_names) == len(config.class_names) and disjoint
     known = class_names if unnamed else config.class_names or class_names[: config.model.num_classes]

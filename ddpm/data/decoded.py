@@ -29,7 +29,7 @@ from ddpm.storage import arrays, files, image_limits, images, locks, paths
 
 log = logging.getLogger("ddpm")
 
-CACHE_FORMAT = 3  # increase it if the same source gives other pixels, or the files of the cache change
+CACHE_FORMAT = 4  # increase it if the same source gives other pixels, or the files of the cache change
 BLOCK = 256  # images decoded between two writes
 NAMED = 20  # broken images that a sentence lists
 

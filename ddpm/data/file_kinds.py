@@ -192,6 +192,7 @@ MANY = {  # skipped entries: singular and plural
     "hidden file": "hidden files",
     "hidden folder": "hidden folders",
     "link that leads nowhere": "links that lead nowhere",
+    "link to a folder that is listed already": "links to folders that are listed already",
     "file that cannot be looked at": "files that cannot be looked at",
     "pipe, socket or device": "pipes, sockets and devices",
     "sheet of samples": "sheets of samples",

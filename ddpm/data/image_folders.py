@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ddpm.config.codec import MOST_CLASSES
 from ddpm.data.labelling import BY_FOLDER, NO_CLASSES, Labelling, label
 from ddpm.data.listing import File, Listing, file_stamp, is_rewritten
 from ddpm.data.source import Item, Read, Source, number_classes
@@ -16,6 +17,8 @@ from ddpm.errors import UserError, as_user_error
 from ddpm.formatting import plural, printable, some
 from ddpm.storage import image_files
 from ddpm.storage.image_files import FORMATS
+
+TRIED = 100  # files of which one tells how large the images are
 
 
 class Files(Source):
@@ -28,7 +31,8 @@ class Files(Source):
         self.files = found
         self.count = len(found)
         self.labels, self.class_names = labels, class_names
-        self.size = image_files.size(self.path(found[0]))
+        sizes = (image_files.size(self.path(file)) for file in found[:TRIED])
+        self.size = next(filter(None, sizes), None)
         self.test: Files | None = None
 
     def path(self, file: File) -> Path:
@@ -82,6 +86,8 @@ def open_folder(folder: Path, listing: Listing) -> Files:
     named = sorted_.rule != NO_CLASSES
     kept = sorted([*sorted_.train, *sorted_.unlabelled])
     labels, names = number_classes([printable(name) for name in sorted_.train.values()]) if named else (None, ())
+    if len(names) > MOST_CLASSES:  # each image has its own
+        named, labels, names = False, None, ()
     numbers = {name: number for number, name in enumerate(names)}
     if named:
         labels = np.array(
@@ -91,7 +97,7 @@ def open_folder(folder: Path, listing: Listing) -> Files:
     source = Files(
         folder,
         [listing.files[index] for index in kept],
-        f"Folder{', ' if named else ' '}{sorted_.rule}{where}",
+        f"Folder{', ' if named else ' '}{sorted_.rule if named else NO_CLASSES}{where}",
         labels,
         names,
     )

@@ -122,7 +122,8 @@ class _Lister:
                 f"{path} cannot be listed ({error.strerror}): change its permissions.", code="unreadable-file"
             ) from error
         identity = (status.st_dev, status.st_ino)
-        if identity in self.seen:  # a link to a folder that was listed already
+        if identity in self.seen:
+            self.others["link to a folder that is listed already"] += 1
             return []
         self.seen.add(identity)
         names = {entry.name for entry in inside}

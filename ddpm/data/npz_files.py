@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ddpm.config.codec import MOST_CLASSES
 from ddpm.data.listing import file_stamp, is_rewritten
 from ddpm.data.source import Item, Read, Source, number_classes
 from ddpm.errors import UserError, as_user_error
@@ -108,6 +109,8 @@ class Npz(Source):
                 " correct it.",
                 code="bad-labels",
             )
+        if known is None and self.test_of and self.test_of.labels is None:
+            return
         if known is None and self.test_of:
             self.labels, self.class_names = self._training_labels(labels), self.test_of.class_names
         elif known is None:
@@ -120,6 +123,8 @@ class Npz(Source):
             )
         else:
             self.labels, self.class_names = labels.astype(np.int64), tuple(printable(str(name)) for name in known)
+        if len(self.class_names) > MOST_CLASSES:  # each image has its own
+            self.labels, self.class_names = None, ()
 
     def _training_labels(self, labels: np.ndarray) -> np.ndarray:
         """Maps test labels [N] to the class numbers of the training images, int64 [N]."""

@@ -106,7 +106,7 @@ class Shards(Source):
     @contextlib.contextmanager
     def _open(self, number: int, at: int, size: int, identity: bytes, least: int) -> Iterator[Read]:
         name, content = self._content(number, at, size)
-        with image_files.read(io.BytesIO(content), f"{printable(name)} in {self.shards[number]}", least) as image:
+        with image_files.read(io.BytesIO(content), f"{self.shards[number]}: {printable(name)}", least) as image:
             yield Read(image, identity)
 
     def _content(self, number: int, at: int, size: int) -> tuple[str, bytes]:

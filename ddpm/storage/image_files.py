@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import IO, NamedTuple
 
+import numpy as np
 from PIL import Image, ImageOps, JpegImagePlugin
 
 from ddpm.errors import UserError
@@ -38,6 +39,7 @@ EXTENSIONS = tuple(extension for extensions in FORMATS.values() for extension in
 SHARED = 800 * 10**6  # bytes that decoding takes in all threads together; a larger image is decoded alone
 FULL_SIZE = "full_size"  # in Image.info of a JPEG that was decoded at reduced size
 MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV")
+TIFF_BITS, TIFF_PHOTOMETRIC = 258, 262  # tags
 MOST_EXIF = 2**16  # bytes that tell how an image was held, and are kept where other notes are dropped
 
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # image_limits are lower
@@ -225,14 +227,29 @@ def _pixels(image: Image.Image, file: IO[bytes], path: Path | str) -> Image.Imag
             f"{path} has the colour mode {image.mode}, which is not supported: convert it to RGB.",
             code="unsupported-image",
         )
+    bits, turned = _grey_tiff(image)
     # An unreadable orientation is ignored: the pixels are intact.
     with contextlib.suppress(Exception):
         ImageOps.exif_transpose(image, in_place=True)
+    if bits < 16 or turned:
+        values = np.asarray(image).astype(np.uint32) * 65535 // (2**bits - 1)
+        image = Image.fromarray((65535 - values if turned else values).astype(np.uint16))
     return image
+
+
+def _grey_tiff(image: Image.Image) -> tuple[int, bool]:
+    """Bits of a grey TIFF that Pillow reads as one of 16 bits, and whether 0 is white in it; (16, False) of others."""
+    if image.format != "TIFF" or not image.mode.startswith("I;16"):
+        return 16, False
+    tags = image.tag_v2  # type: ignore[attr-defined]  # of a TIFF
+    bits = min(tags.get(TIFF_BITS, (16,))[0], 16)
+    return bits, tags.get(TIFF_PHOTOMETRIC) == 0
 
 
 def _is_16_bit(image: Image.Image) -> bool:
     """True if all values fit in 16 bits."""
+    if image.mode.startswith("I;16"):
+        return True
     least, most = image.getextrema()
     return 0 <= least <= most <= 65535  # type: ignore[operator]  # of a single channel
 
