@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import ensure_tools
 import pytest
 from streamlit.proto.BackMsg_pb2 import BackMsg
-from waiting import PATIENCE
+from waiting import PATIENCE, until
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import FloatRect, Page
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "a-token-of-the-tests-0123456789"
@@ -117,9 +117,15 @@ def start_server(
 
 
 def drag_zoom(page: "Page", chart: str) -> None:
-    """Draw a zoom box over the middle of the first panel of the chart that the selector names."""
-    box = page.locator(f"{chart} .room").first.bounding_box()
-    assert box
+    """Draw a zoom box over the middle of the first panel of the chart that the selector names, once it stands still."""
+    room = page.locator(f"{chart} .room").first
+
+    def standing() -> "FloatRect | None":
+        before = room.bounding_box()
+        page.wait_for_timeout(100)  # in which what is above it would push it down
+        return before if before == room.bounding_box() else None
+
+    box = until(standing)
     left, top = box["x"] + box["width"] * 0.25, box["y"] + box["height"] * 0.25
     page.mouse.move(left, top)
     page.mouse.down()
