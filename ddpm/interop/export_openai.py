@@ -206,13 +206,13 @@ def _limits(config: Config) -> list[str]:
             f"Label {LABELS - 1}, the last, stands for no class: its scripts know no guidance and take it for a class;"
             f" here, --cond_drop_prob {model.cond_drop_prob:g} with these files says what it is."
         )
-    built = DEFAULTS.get(model.image_size) if not model.super_res or model.image_size > 32 else None
-    if built != model.multipliers or model.image_channels != 3:
+    sizes = [size for size in DEFAULTS if size > 32 or not model.super_res]  # none enlarges to 32 pixels
+    if model.image_size not in sizes or DEFAULTS[model.image_size] != model.multipliers or model.image_channels != 3:
         levels = ",".join(map(str, model.multipliers))
         notes.append(
-            "Its scripts build networks for 32, 64 and 256 pixels in colour, with their own channel_mult: for"
-            f" {model.image_size} pixels, {plural(model.image_channels, 'channel')} and channel_mult {levels}, change"
-            " create_model in them."
+            f"Its scripts build networks for images of {', '.join(map(str, sizes))} pixels in colour, with their own"
+            f" channel_mult: for {model.image_size} pixels, {plural(model.image_channels, 'channel')} and channel_mult"
+            f" {levels}, change {'sr_' if model.super_res else ''}create_model in them."
         )
     if diffusion.prediction == "x_prev" or (model.learn_sigma and not diffusion.learned_range):
         notes.append(

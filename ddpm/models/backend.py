@@ -59,7 +59,7 @@ class ComputeMode(NamedTuple):
             ops = TORCH if self.library is None else native(self.library, dtype)
             inner.use(ops)
             if self.kernels != "compile":
-                network = _by(ops, inner, network)
+                network = _computed_by(ops, inner, network)
             if self.library is not None:
                 return network
         if self.kernels == "compile" and isinstance(network, nn.Module):
@@ -107,8 +107,8 @@ def resolve_backend(kernels: str, name: str, device: torch.device) -> ComputeMod
     return ComputeMode(device, name, "torch", None, tuple(notices))
 
 
-def _by(ops: Ops, inner: UNet, network: Network) -> Network:
-    """`network`, in which `inner` is, by those operations, whatever it was prepared for meanwhile."""
+def _computed_by(ops: Ops, inner: UNet, network: Network) -> Network:
+    """`network` by those operations, also where `inner`, the U-Net in it, was prepared for others since."""
 
     def compute(x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         if inner.ops is not ops:

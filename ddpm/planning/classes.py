@@ -62,8 +62,9 @@ def _words(text: str, known: Sequence[str]) -> Iterator[str]:
     """Yields what stands between commas, and names that hold commas themselves as a whole, the longest there is."""
     parts = [part.strip() for part in text.split(",")]
     with_commas = {tuple(part.strip() for part in name.split(",")): name for name in known if "," in name}
+    counts = sorted({len(name) for name in with_commas}, reverse=True)
     while parts:
-        for count in sorted({len(name) for name in with_commas}, reverse=True):
+        for count in counts:
             if name := with_commas.get(tuple(parts[:count])):
                 break
         else:
