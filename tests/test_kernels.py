@@ -377,6 +377,86 @@ def test_one_of_two_joined_maps_may_go_past_a_block(ops: NativeOps) -> None:
         assert apart(ours, torchs) < 1e-5
 
 
+class Block(NamedTuple):
+    """A residual block of one map or of two that are joined; with heads, of attention behind it."""
+
+    channels: tuple[int, ...]
+    out: int
+    scale_shift: bool = True
+    dropout: float = 0.0
+    heads: int = 0
+    new_order: bool = False
+
+    def run(self, kind: type[Ops], ops: Ops, layers: Any, embedding: Tensor, *maps: Tensor) -> Tensor:
+        """The block as this kind of operations composes it, of those that `ops` has."""
+        torch.manual_seed(3)
+        x = maps[0] if len(maps) == 1 else Joined(*maps)
+        skip = None if sum(self.channels) == self.out else layers["skip"]
+        first, second = (layers["norm"], layers["conv"]), (layers["norm2"], layers["conv2"])
+        settings = dict(scale_shift=self.scale_shift, dropout=self.dropout)
+        h = kind.residual(ops, x, embedding, first, second, skip, **settings)
+        if not self.heads:
+            return h
+        return kind.attention_block(ops, h, *(layers[n] for n in ("norm3", "qkv", "last")), self.heads, self.new_order)
+
+    def layers(self) -> nn.Module:
+        whole_in, out = sum(self.channels), self.out
+        made = {"norm": nn.GroupNorm(32, whole_in), "conv": nn.Conv2d(whole_in, out, 3, padding=1)}
+        made |= {"norm2": nn.GroupNorm(32, out), "conv2": nn.Conv2d(out, out, 3, padding=1)}
+        if whole_in != out:
+            made["skip"] = nn.Conv2d(whole_in, out, 1)
+        if self.heads:
+            made |= {"norm3": nn.GroupNorm(32, out), "qkv": nn.Conv1d(out, 3 * out, 1), "last": nn.Conv1d(out, out, 1)}
+        return nn.ModuleDict(made)
+
+
+BLOCKS = [
+    Block((64,), 64),
+    Block((64, 32), 64),
+    Block((48, 16), 32),
+    Block((32, 32), 64),  # joined, without a layer past it
+    Block((32,), 64, dropout=0.2),
+    Block((64,), 64, scale_shift=False),
+    Block((32,), 64, heads=4),
+    Block((64,), 64, heads=2, new_order=True),
+    Block((64,), 96, heads=8),  # 12 channels of a head, which torch computes
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("block", BLOCKS)
+def test_a_block_is_what_its_parts_are(ops: NativeOps, block: Block, dtype: torch.dtype) -> None:
+    ops = NativeOps(ops.library, dtype)
+    torch.manual_seed(0)
+    layers = block.layers()
+    embedding = torch.randn(3, 2 * block.out if block.scale_shift else block.out)
+    maps = [ops.enter(torch.randn(3, channels, 8, 8)) for channels in block.channels]
+    d_out, found = ops.enter(torch.randn(3, block.out, 8, 8)), []
+    for kind in (NativeOps, Ops):
+        inputs = [tensor.clone().requires_grad_() for tensor in (embedding, *maps)]
+        out = block.run(kind, ops, layers, *inputs)
+        found.append([out, *torch.autograd.grad(out, [*inputs, *layers.parameters()], d_out)])
+        with torch.no_grad():
+            found[-1].append(block.run(kind, ops, layers, embedding, *maps))
+    whole_block, parts = found
+    assert torch.equal(whole_block[-1], whole_block[0])
+    for one, other in zip(whole_block, parts, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_block_keeps_its_maps_with_autograd_alone(ops: NativeOps) -> None:
+    """Else use_checkpoint, which computes blocks again, would save no memory."""
+    block = Block((64, 32), 64)
+    layers, embedding = block.layers(), torch.randn(3, 2 * block.out)
+    maps = [ops.enter(torch.randn(3, channels, 8, 8)) for channels in block.channels]
+    kept_shapes = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept_shapes.append(t.shape) or t, lambda t: t):
+        out = block.run(NativeOps, ops, layers, embedding, *maps)
+    h = (3, block.out, 8, 8)
+    assert {tuple(shape) for shape in kept_shapes if shape[2:] == h[2:]} == {*(tuple(x.shape) for x in maps), h}
+    assert [part.saved_tensors for part in out.grad_fn.parts] == 3 * [()]
+
+
 @pytest.mark.parametrize("name", ["branch 7x7", "branch with dropout", "branch, pointwise"])
 def test_what_is_normalised_is_not_kept(ops: NativeOps, name: str) -> None:
     layer, (x, *rest), _ = sampled(CASES[name])

@@ -77,7 +77,7 @@ def test_kernels_work_in_the_room_that_is_expected(size: int, precision: str) ->
     ops = trainer.model.ops
     assert isinstance(ops, NativeOps)
     assert ops.room(0).numel() == pytest.approx(
-        memory._gradient_workspace(config.model, torch.get_num_threads(), memory.training_mode(config.train)), rel=0.02
+        memory._gradient_workspace(config.model, torch.get_num_threads()), rel=0.02
     )
 
 

@@ -27,6 +27,9 @@ def whole(x: Tensor | Joined) -> Tensor:
     return x.whole() if isinstance(x, Joined) else x
 
 
+NormAndConv = tuple[nn.GroupNorm, nn.Conv2d]  # the convolution is of what was normalised
+
+
 class Ops:
     """Every operation as torch has it, on feature maps [N, C, H, W], in the precision of its input or of autocast."""
 
@@ -71,6 +74,39 @@ class Ops:
         if isinstance(layer, nn.Conv1d) or layer.kernel_size == (1, 1):
             return self.pointwise(h, layer, add), x
         return self.conv(h, layer, add), x
+
+    def residual(
+        self,
+        x: Tensor | Joined,
+        embedding: Tensor,
+        first: NormAndConv,
+        second: NormAndConv,
+        skip: nn.Conv2d | None,
+        *,
+        scale_shift: bool,
+        dropout: float,
+    ) -> Tensor:
+        """Two branches, one behind the other, plus x, or what `skip` makes of it: [N, C_in, H, W] -> [N, C, H, W].
+
+        The embedding [N, 2C] scales and shifts the second normalisation, or [N, C] is added before it; dropout follows.
+        """
+        h, past = self.branch(x, *first)
+        past = whole(past) if skip is None else self.pointwise(past, skip)
+        if not scale_shift:
+            h = h + embedding[:, :, None, None].to(h.dtype)
+        return self.branch(h, *second, embedding=embedding if scale_shift else None, dropout=dropout, add=past)[0]
+
+    def attention_block(
+        self, x: Tensor, norm: nn.GroupNorm, qkv: nn.Conv1d, out: nn.Conv1d, heads: int, new_order: bool
+    ) -> Tensor:
+        """Attention between two projections, behind a normalisation, plus x: [N, C, H, W] -> [N, C, H, W].
+
+        new_order: q, k, v are outermost among the channels of qkv, then heads.
+        """
+        mixed, past = self.branch(x, norm, qkv, silu=False)
+        if new_order:
+            mixed = mixed.unflatten(1, (3, heads, -1)).transpose(1, 2).flatten(1, 3)
+        return self.pointwise(self.attention(mixed, heads), out, add=whole(past))
 
     def conv(self, x: Tensor, conv: nn.Conv2d, add: Tensor | None = None) -> Tensor:
         """A 3x3 convolution of any stride, plus `add`."""

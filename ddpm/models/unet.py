@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ddpm.config.model import AUGMENTED, ModelConfig
-from ddpm.models.torch_ops import TORCH, Joined, Ops, whole
+from ddpm.models.torch_ops import TORCH, Joined, Ops
 from ddpm.planning import architecture, memory
 from ddpm.planning.architecture import Attention, Conv, Res
 
@@ -54,16 +54,16 @@ class ResBlock(Computed):
 
     def forward(self, x: Tensor | Joined, embedded: Sequence[Tensor]) -> Tensor:
         norm, _, conv = self.in_layers
-        h, past = self.ops.branch(x, norm, conv)
-        if not isinstance(self.skip_connection, nn.Identity):
-            past = self.ops.pointwise(past, self.skip_connection)
-        embedding = embedded[self.place]  # [N, C or 2C]
-        if not self.scale_shift:
-            h = h + embedding[:, :, None, None].to(h.dtype)
-        norm, _, layer, conv = self.out_layers
-        dropout = layer.p if self.training else 0.0
-        scale_shift = embedding if self.scale_shift else None
-        return self.ops.branch(h, norm, conv, embedding=scale_shift, dropout=dropout, add=whole(past))[0]
+        second_norm, _, dropout, second_conv = self.out_layers
+        return self.ops.residual(
+            x,
+            embedded[self.place],
+            (norm, conv),
+            (second_norm, second_conv),
+            None if isinstance(self.skip_connection, nn.Identity) else self.skip_connection,
+            scale_shift=self.scale_shift,
+            dropout=dropout.p if self.training else 0.0,
+        )
 
 
 class AttentionBlock(Computed):
@@ -77,10 +77,7 @@ class AttentionBlock(Computed):
         self.proj_out = zeroed(nn.Conv1d(channels, channels, 1))
 
     def forward(self, x: Tensor, embedded: Sequence[Tensor]) -> Tensor:
-        qkv, past = self.ops.branch(x, self.norm, self.qkv, silu=False)
-        if self.new_order:  # q, k, v are outermost, then heads
-            qkv = qkv.unflatten(1, (3, self.heads, -1)).transpose(1, 2).flatten(1, 3)
-        return self.ops.pointwise(self.ops.attention(qkv, self.heads), self.proj_out, add=whole(past))
+        return self.ops.attention_block(x, self.norm, self.qkv, self.proj_out, self.heads, self.new_order)
 
 
 class Downsample(Computed):

@@ -77,7 +77,7 @@ def training_bytes(model: ModelConfig, train: TrainConfig) -> float:
     if how == TORCH._replace(bytes=2):
         copies += 0.5  # autocast keeps the weights in 16 bits as well
     threads = train.threads or hardware.requested_by_environment() or hardware.physical()
-    room = _gradient_workspace(model, threads, how) if how.native else 0
+    room = _gradient_workspace(model, threads) if how.native else 0
     maps = activation_bytes(model, how) * train.micro
     return RUNTIME[how.native] + 4 * (copies * architecture.parameters(model) + room) + maps
 
@@ -131,9 +131,9 @@ def _kept(layer: Layer, model: ModelConfig, how: ExpectedMode) -> int:
             return 8 * channels * area + heads * area**2
 
 
-def _gradient_workspace(model: ModelConfig, threads: int, how: ExpectedMode) -> int:
+def _gradient_workspace(model: ModelConfig, threads: int) -> int:
     """Counts the numbers in which all threads accumulate a convolution's weight gradient, in Winograd's domain."""
-    most, large = 0, 8 if how.bytes == 2 else 16  # pixels across
+    most, large = 0, 8  # pixels across
     for layer in architecture.plan(model).layers:
         if not isinstance(layer, Attention):
             points = 36 if layer.size >= large else 16  # of a tile: (4 + 2)^2, where maps are large, or (2 + 2)^2

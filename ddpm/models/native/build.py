@@ -39,6 +39,7 @@ SIGNATURES = {
     "most_threads": ("", "i"),
     "use_threads": ("i", ""),
     "norm_fits": ("ii", "i"),
+    "tensor": ("iilllli", "p"),
     "linear": ("iiippppp", ""),
     "linear_gradient": ("iiipppppppp", ""),
     "update_square": ("ipp", "d"),
@@ -53,8 +54,8 @@ OF_EACH_TYPE = {  # these end in _float32 or _bfloat16, and return nothing
     "pointwise": "iiii" + "ppppppp",
     "pointwise_back": "iiii" + "ppppp",
     "pointwise_gradient": "iiii" + "pppppp",
-    "norm": "iiiii" + "pppppp" + "f" + "pp" + "iiid",
-    "norm_gradient": "iiiiii" + "ppppppppppppppp" + "iiid",
+    "norm": "iiiii" + "pppppp" + "f" + "p" + "iiid",
+    "norm_gradient": "iiiiii" + "pppppppppppppp" + "iiid",
     "attention": "iiii" + "ppp",
     "attention_gradient": "iiii" + "ppppp",
 }

@@ -15,9 +15,9 @@ from ddpm.models.native.build import addresses
 from ddpm.models.native.memory import empty, empty_like, empty_map
 from ddpm.models.torch_ops import Joined
 
-# Pixels of a feature map from which on Winograd tiles of 4 x 4 are faster than of 2 x 2, which are more exact.  In bf16
-# the larger tile's loss is small compared with bf16's own rounding.
-WINOGRAD_LARGE = {torch.float32: 16 * 16, torch.bfloat16: 8 * 8}
+WINOGRAD_LARGE = 8 * 8  # pixels of a map from which on tiles of 4 x 4 are faster than of 2 x 2
+
+TENSORS = frozenset({Tensor, torch.nn.Parameter})  # isinstance takes several times as long
 
 
 class Kernels:
@@ -72,7 +72,7 @@ class Kernels:
         if function is None:
             ending = f"_{str(dtype).removeprefix('torch.')}" if dtype else ""
             function = self._functions[name, dtype] = getattr(self.library, name + ending)
-        function(*[a.data_ptr() if isinstance(a, Tensor) else a for a in arguments])
+        function(*[a.data_ptr() if a.__class__ in TENSORS else a for a in arguments])
 
 
 def channels_last(x: Tensor) -> Tensor:
@@ -80,10 +80,14 @@ def channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-class _Context:
-    """Replaces autograd's context where no gradient is needed."""
+class Context:
+    """Replaces autograd's context of an operation that no gradient is needed of, or that is a part of another."""
 
-    def save_for_backward(self, *tensors: Tensor | None) -> None: ...
+    saved_tensors: tuple[Tensor | None, ...] = ()
+
+    def save_for_backward(self, *tensors: Tensor | None) -> None:
+        """Tensors [...] of any shapes."""
+        self.saved_tensors = tensors
 
     def set_materialize_grads(self, value: bool) -> None: ...
 
@@ -94,7 +98,10 @@ class Autograd(torch.autograd.Function):
     @classmethod
     def of(cls, *arguments: Any) -> Any:
         """Applies the operation; without autograd where no gradient is needed, as it takes as long as the kernel."""
-        return cls.apply(*arguments) if torch.is_grad_enabled() else cls.forward(_Context(), *arguments)
+        if not torch.is_grad_enabled():
+            return cls.forward(Context(), *arguments)
+        # Without Function's own search for functorch's wrappers, which takes as long as the rest.
+        return super(torch.autograd.Function, cls).apply(*arguments)  # type: ignore[misc]
 
 
 class Kind(NamedTuple):
@@ -142,7 +149,7 @@ class Conv(Autograd):
 
 def winograd_tile(x: Tensor) -> int:
     """The Winograd tile size m of F(m x m, 3 x 3): 4 from WINOGRAD_LARGE pixels of a map [N, C, H, W] on, else 2."""
-    return 4 if x.shape[2] * x.shape[3] >= WINOGRAD_LARGE[x.dtype] else 2
+    return 4 if x.shape[2] * x.shape[3] >= WINOGRAD_LARGE else 2
 
 
 def _winograd(

@@ -39,15 +39,14 @@ class NormSettings(NamedTuple):
 
 
 class Saved(NamedTuple):
-    """What the gradient needs: one map [N, C, H, W] or two that are joined, weights, and statistics [N, groups]."""
+    """What the gradient needs: one map [N, C, H, W] or two that are joined, weights, and statistics."""
 
     x: Tensor
     second: Tensor | None
     weight: Tensor
     bias: Tensor
     embedding: Tensor | None  # [N, 2C]
-    mean: Tensor
-    rstd: Tensor
+    statistics: Tensor  # [2, N, groups]: means, and the reciprocals of standard deviations
 
     @property
     def sizes(self) -> tuple[int, int, int]:
@@ -69,8 +68,8 @@ def _normalised(
     """Writes the normalised map [N, C, H, W] into `y`; returns what the gradient needs."""
     (n, split, *_), groups = x.shape, settings.groups
     embedding = None if embedding is None else embedding.contiguous()
-    saved = Saved(x, second, weight, bias, embedding, empty((n, groups)), empty((n, groups)))
-    of_map = (x, second, y, weight, bias, embedding, settings.eps, saved.mean, saved.rstd)
+    saved = Saved(x, second, weight, bias, embedding, empty((2, n, groups)))
+    of_map = (x, second, y, weight, bias, embedding, settings.eps, saved.statistics)
     ops.call("norm", *saved.sizes, groups, split, *of_map, *settings.behind, dtype=x.dtype)
     return saved
 
@@ -88,7 +87,7 @@ def _gradient(
 
     again: whether the normalised map then replaces `dy`, the gradient of it, which is channels last.
     """
-    x, second, weight, bias, embedding, *statistics = saved
+    x, second, weight, bias, embedding, statistics = saved
     if second is not None and (past is None) != (second_past is None):  # the kernel adds both or none
         past = torch.zeros_like(x) if past is None else past
         second_past = torch.zeros_like(second) if second_past is None else second_past
@@ -107,7 +106,7 @@ def _gradient(
         weight,
         bias,
         embedding,
-        *statistics,
+        statistics,
         d_weight,
         d_bias,
         d_embedding,

@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ddpm.models.native.blocks import ProjectedAttention, Residual
 from ddpm.models.native.functions import KINDS, POINTWISE, Attention, Conv, Kernels, Kind, Linear, channels_last
 from ddpm.models.native.norms import Dropout, Norm, NormConv, NormSettings
-from ddpm.models.torch_ops import Joined, Ops
+from ddpm.models.torch_ops import Joined, NormAndConv, Ops
 
 
 class NativeOps(Kernels, Ops):
@@ -63,15 +64,73 @@ class NativeOps(Kernels, Ops):
         if isinstance(x, Joined) and any(part.shape[1] % self.block for part in x):
             x = x.whole()
         one, two = x if isinstance(x, Joined) else (x, None)
-        kind = self.pointwise_kind(one) if layer.kernel_size[0] == 1 else self.conv_kind(one, layer.stride)
-        whole_blocks = not layer.in_channels % self.block and not layer.out_channels % self.block
-        if kind is None or not whole_blocks or not self.library.norm_fits(norm.num_channels, norm.num_groups):
+        kind = self._branch_kind(one, norm, layer)
+        if kind is None:
             return super().branch(x, norm, layer, silu=silu, embedding=embedding, dropout=dropout, add=add)
         settings = NormSettings(norm.num_groups, norm.eps, silu, Dropout.drawn(dropout))
         inputs = (channels_last(one), None if two is None else channels_last(two), norm.weight, norm.bias)
         embedding = None if embedding is None else embedding.float()
         out, one, two = NormConv.of(self, settings, kind, layer.weight, layer.bias, add, *inputs, embedding)
         return out, one if two is None else Joined(one, two)
+
+    def residual(
+        self,
+        x: Tensor | Joined,
+        embedding: Tensor,
+        first: NormAndConv,
+        second: NormAndConv,
+        skip: nn.Conv2d | None,
+        *,
+        scale_shift: bool,
+        dropout: float,
+    ) -> Tensor:
+        if isinstance(x, Joined) and (skip is None or any(part.shape[1] % self.block for part in x)):
+            x = x.whole()
+        one, two = x if isinstance(x, Joined) else (x, None)
+        kind, kind2 = self._branch_kind(one, *first), self._branch_kind(one, *second)
+        if kind is None or kind2 is None or not scale_shift:
+            return super().residual(x, embedding, first, second, skip, scale_shift=scale_shift, dropout=dropout)
+        norm, norm2 = first[0], second[0]
+        layers = (*first, *second) if skip is None else (*first, *second, skip)
+        made: Tensor = Residual.of(
+            self,
+            (NormSettings(norm.num_groups, norm.eps, silu=True), kind),
+            (NormSettings(norm2.num_groups, norm2.eps, silu=True, dropout=Dropout.drawn(dropout)), kind2),
+            None if skip is None else self.pointwise_kind(one),
+            channels_last(one),
+            None if two is None else channels_last(two),
+            embedding.float(),
+            *(weights for layer in layers for weights in (layer.weight, layer.bias)),
+        )
+        return made
+
+    def attention_block(
+        self, x: Tensor, norm: nn.GroupNorm, qkv: nn.Conv1d, out: nn.Conv1d, heads: int, new_order: bool
+    ) -> Tensor:
+        kind = self._branch_kind(x, norm, qkv)
+        if kind is None or new_order or not self._attention_fits(qkv.out_channels, heads):
+            return super().attention_block(x, norm, qkv, out, heads, new_order)
+        made: Tensor = ProjectedAttention.of(
+            self,
+            NormSettings(norm.num_groups, norm.eps, silu=False),
+            (kind, self.pointwise_kind(x)),
+            heads,
+            channels_last(x),
+            *(weights for layer in (norm, qkv, out) for weights in (layer.weight, layer.bias)),
+        )
+        return made
+
+    def _attention_fits(self, channels: int, heads: int) -> bool:
+        """Whether the kernel computes attention from that many channels of q, k and v together."""
+        return not channels // 3 // heads % (self.block // 2)
+
+    def _branch_kind(self, x: Tensor, norm: nn.GroupNorm, layer: nn.Conv1d | nn.Conv2d) -> Kind | None:
+        """What computes a layer behind a norm of maps of the size of x [N, C, H, W]; None where torch has to."""
+        if layer.in_channels % self.block or layer.out_channels % self.block:
+            return None
+        if not self.library.norm_fits(norm.num_channels, norm.num_groups):
+            return None
+        return self.pointwise_kind(x) if layer.kernel_size[0] == 1 else self.conv_kind(x, layer.stride)
 
     def conv(self, x: Tensor, conv: nn.Conv2d, add: Tensor | None = None) -> Tensor:
         kind = self.conv_kind(x, conv.stride)
@@ -108,6 +167,6 @@ class NativeOps(Kernels, Ops):
         return made
 
     def attention(self, qkv: Tensor, heads: int) -> Tensor:
-        if qkv.shape[1] // 3 // heads % (self.block // 2):
+        if not self._attention_fits(qkv.shape[1], heads):
             return super().attention(qkv, heads).contiguous(memory_format=torch.channels_last)
         return Attention.of(self, qkv, heads)

@@ -71,7 +71,7 @@ struct Dropout {
 
 // Each channel's mean and each's deviation from it, by the group: mean[slab], rstd[slab].  Sums are of what differs from
 // the channel's first pixel, so that nothing is lost where the mean is large beside the deviation.
-template <class T> void statistics(const Map<const T> &x, const Shape &s, int n, int from, int slab, float eps, float *mean, float *rstd) {
+template <class T> void measure(const Map<const T> &x, const Shape &s, int n, int from, int slab, float eps, float *mean, float *rstd) {
     alignas(64) float sums[MOST], squares[MOST], shift[MOST];
     for (int c = 0; c < slab; c += WIDTH) {
         constexpr int CHAINS = 4;  // sums that do not wait for one another
@@ -109,14 +109,15 @@ template <class T> void statistics(const Map<const T> &x, const Shape &s, int n,
 }
 
 template <class T>
-void forward(const Shape &s, const Map<const T> &x, T *y, const float *weight, const float *bias, const float *embedding, float eps, float *mean, float *rstd, bool silu, const Dropout &dropout) {
+void forward(const Shape &s, const Map<const T> &x, T *y, const float *weight, const float *bias, const float *embedding, float eps, float *statistics, bool silu, const Dropout &dropout) {
     int slab = s.slab();
+    float *mean = statistics, *rstd = mean + (size_t)s.pictures * s.groups;
 #pragma omp parallel for schedule(static) collapse(2)
     for (int n = 0; n < s.pictures; n++)
         for (int first = 0; first < s.channels; first += slab) {
             alignas(64) float m[MOST], q[MOST], a[MOST], b[MOST];
             size_t pixel = (size_t)n * s.pixels;
-            statistics(x, s, n, first, slab, eps, m, q);
+            measure(x, s, n, first, slab, eps, m, q);
             float *means = mean + (size_t)n * s.groups, *rstds = rstd + (size_t)n * s.groups;
             for (int c = 0; c < slab; c += s.each()) {
                 means[(first + c) / s.each()] = m[c];
@@ -142,8 +143,9 @@ void forward(const Shape &s, const Map<const T> &x, T *y, const float *weight, c
 // again: whether what came out of the forward pass replaces dy, so that nobody need keep it.  add: what is added to dx, or
 // null.  d_weight, d_bias: [C].  d_embedding: [N, 2C] or null.
 template <class T>
-void backward(const Shape &s, T *dy, bool again, const Map<const T> &x, const Map<const T> &add, const Map<T> &dx, const float *weight, const float *bias, const float *embedding, const float *mean, const float *rstd, float *d_weight, float *d_bias, float *d_embedding, bool silu, const Dropout &dropout) {
+void backward(const Shape &s, T *dy, bool again, const Map<const T> &x, const Map<const T> &add, const Map<T> &dx, const float *weight, const float *bias, const float *embedding, const float *statistics, float *d_weight, float *d_bias, float *d_embedding, bool silu, const Dropout &dropout) {
     int slab = s.slab();
+    const float *mean = statistics, *rstd = mean + (size_t)s.pictures * s.groups;
     std::vector<float> parts((size_t)s.pictures * 2 * s.channels);  // what each picture adds to d_weight and d_bias
 #pragma omp parallel for schedule(static) collapse(2)
     for (int n = 0; n < s.pictures; n++)
@@ -227,16 +229,16 @@ int norm_fits(int channels, int groups) {
 
 #define NORM(T, name)                                                                                                     \
     void norm_##name(int n, int pixels, int c, int groups, int split, const T *x, const T *x2, T *y, const float *weight, const float *bias, \
-                     const float *embedding, float eps, float *mean, float *rstd, int silu, int key, int key2, double share) { \
+                     const float *embedding, float eps, float *statistics, int silu, int key, int key2, double share) { \
         Map<const T> in(x, x2, split, c);                                                                              \
-        forward(Shape{n, pixels, c, groups}, in, y, weight, bias, embedding, eps, mean, rstd, silu, Dropout(key, key2, share)); \
+        forward(Shape{n, pixels, c, groups}, in, y, weight, bias, embedding, eps, statistics, silu, Dropout(key, key2, share)); \
     }                                                                                                                     \
     void norm_gradient_##name(int n, int pixels, int c, int groups, int split, int again, T *dy, const T *x, const T *x2, const T *add, const T *add2, \
-                              T *dx, T *dx2, const float *weight, const float *bias, const float *embedding, const float *mean, \
-                              const float *rstd, float *d_weight, float *d_bias, float *d_embedding, int silu, int key, int key2, double share) { \
+                              T *dx, T *dx2, const float *weight, const float *bias, const float *embedding, const float *statistics, \
+                              float *d_weight, float *d_bias, float *d_embedding, int silu, int key, int key2, double share) { \
         Map<const T> in(x, x2, split, c), added(add, add2, split, c);                                                  \
         Map<T> d_in(dx, dx2, split, c);                                                                                \
-        backward(Shape{n, pixels, c, groups}, dy, again, in, added, d_in, weight, bias, embedding, mean, rstd, d_weight, d_bias, d_embedding, silu, Dropout(key, key2, share)); \
+        backward(Shape{n, pixels, c, groups}, dy, again, in, added, d_in, weight, bias, embedding, statistics, d_weight, d_bias, d_embedding, silu, Dropout(key, key2, share)); \
     }
 NORM(float, float32)
 NORM(bf16, bfloat16)
