@@ -445,7 +445,7 @@ def test_a_block_is_what_its_parts_are(ops: NativeOps, block: Block, dtype: torc
 
 
 def test_a_block_keeps_its_maps_with_autograd_alone(ops: NativeOps) -> None:
-    """Else use_checkpoint, which computes blocks again, would save no memory."""
+    """Else neither use_checkpoint nor the end of a block's gradient would free them."""
     block = Block((64, 32), 64)
     layers, embedding = block.layers(), torch.randn(3, 2 * block.out)
     maps = [ops.enter(torch.randn(3, channels, 8, 8)) for channels in block.channels]
@@ -454,7 +454,9 @@ def test_a_block_keeps_its_maps_with_autograd_alone(ops: NativeOps) -> None:
         out = block.run(NativeOps, ops, layers, embedding, *maps)
     h = (3, block.out, 8, 8)
     assert {tuple(shape) for shape in kept_shapes if shape[2:] == h[2:]} == {*(tuple(x.shape) for x in maps), h}
-    assert [part.saved_tensors for part in out.grad_fn.parts] == 3 * [()]
+    assert [part.held for part in out.grad_fn.parts] == 3 * [()]
+    out.sum().backward()
+    assert [part.held for part in out.grad_fn.parts] == 3 * [()]
 
 
 @pytest.mark.parametrize("name", ["branch 7x7", "branch with dropout", "branch, pointwise"])

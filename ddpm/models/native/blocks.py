@@ -1,35 +1,48 @@
 """Autograd functions of whole blocks: each is one in place of three, which take as long as some of the kernels."""
 
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from torch import Tensor
 
-from ddpm.models.native.functions import Attention, Autograd, Context, Conv, Kernels, Kind
+from ddpm.models.native.functions import Attention, Autograd, Conv, Kernels, Kind
 from ddpm.models.native.norms import NormConv, NormSettings
 
 
-class Part(Context):
+class Part:
     """The context of one operation of a block; every gradient of it is wanted."""
 
     needs_input_grad = 11 * (True,)
 
+    def __init__(self) -> None:
+        self.held: tuple[Tensor | None, ...] = ()
+
+    def save_for_backward(self, *tensors: Tensor | None) -> None:
+        """Tensors [...] of any shapes."""
+        self.held = tensors
+
+    def set_materialize_grads(self, value: bool) -> None: ...
+
+    @property
+    def saved_tensors(self) -> tuple[Tensor | None, ...]:
+        """What was saved; it can be read once, or it would be held until the whole backward pass is over."""
+        tensors, self.held = self.held, ()
+        return tensors
+
 
 def keep(ctx: Any, *parts: Part) -> None:
     """Hands over to autograd what the parts have saved, until `parts_of` takes it back."""
-    ctx.save_for_backward(*(tensor for part in parts for tensor in part.saved_tensors))
-    ctx.parts, ctx.counts = parts, [len(part.saved_tensors) for part in parts]
-    for part in parts:
-        part.saved_tensors = ()
+    saved = [part.saved_tensors for part in parts]
+    ctx.parts, ctx.counts = parts, [len(tensors) for tensors in saved]
+    ctx.save_for_backward(*chain(*saved))
 
 
 def parts_of(ctx: Any) -> tuple[Part, ...]:
     """The parts that `keep` was given, with what they had saved."""
-    saved = iter(ctx.saved_tensors)
-    for part, count in zip(ctx.parts, ctx.counts, strict=True):
-        part.saved_tensors = tuple(islice(saved, count))
-    parts: tuple[Part, ...] = ctx.parts
-    return parts
+    saved, parts = iter(ctx.saved_tensors), ctx.parts
+    for part, count in zip(parts, ctx.counts, strict=True):
+        part.held = tuple(islice(saved, count))
+    return tuple(parts)
 
 
 class Residual(Autograd):
@@ -64,7 +77,7 @@ class Residual(Autograd):
         one, two, past_both = parts_of(ctx)
         _, _, _, *of_conv2, past, dh, _, norm2, norm_bias2, d_embedding = NormConv.backward(two, d_out, None, None)
         joined_past, of_skip = None, []
-        if past_both.saved_tensors:
+        if past_both.held:
             assert past is not None, "what is added has the gradient of the sum"
             _, _, past, joined_past, *of_skip, _ = Conv.backward(past_both, past)
         _, _, _, *of_conv, _, dx, d_joined, norm, norm_bias, _ = NormConv.backward(one, dh, past, joined_past)

@@ -80,14 +80,10 @@ def channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-class Context:
-    """Replaces autograd's context of an operation that no gradient is needed of, or that is a part of another."""
+class _Context:
+    """Replaces autograd's context where no gradient is needed."""
 
-    saved_tensors: tuple[Tensor | None, ...] = ()
-
-    def save_for_backward(self, *tensors: Tensor | None) -> None:
-        """Tensors [...] of any shapes."""
-        self.saved_tensors = tensors
+    def save_for_backward(self, *tensors: Tensor | None) -> None: ...
 
     def set_materialize_grads(self, value: bool) -> None: ...
 
@@ -99,7 +95,7 @@ class Autograd(torch.autograd.Function):
     def of(cls, *arguments: Any) -> Any:
         """Applies the operation; without autograd where no gradient is needed, as it takes as long as the kernel."""
         if not torch.is_grad_enabled():
-            return cls.forward(Context(), *arguments)
+            return cls.forward(_Context(), *arguments)
         # Without Function's own search for functorch's wrappers, which takes as long as the rest.
         return super(torch.autograd.Function, cls).apply(*arguments)  # type: ignore[misc]
 
