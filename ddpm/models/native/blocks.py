@@ -25,7 +25,7 @@ class Part:
 
     @property
     def saved_tensors(self) -> tuple[Tensor | None, ...]:
-        """What was saved; it can be read once, or it would be held until the whole backward pass is over."""
+        """The saved tensors [...]; read once, as they would else be held until the whole backward pass is over."""
         tensors, self.held = self.held, ()
         return tensors
 
@@ -119,5 +119,6 @@ class ProjectedAttention(Autograd):
         _, _, dh, _, *of_out, past = Conv.backward(three, d_out)
         assert dh is not None, "every gradient is wanted"
         _, d_qkv, _ = Attention.backward(two, dh)
+        del dh  # so that its memory is there for what comes next
         _, _, _, *of_qkv, _, dx, _, norm, norm_bias, _ = NormConv.backward(one, d_qkv, past, None)
         return *4 * (None,), dx, norm, norm_bias, *of_qkv, *of_out

@@ -15,10 +15,9 @@ from torch.utils.dlpack import from_dlpack
 from ddpm.models.native import build
 
 SMALL = 64 << 10  # bytes below which a tensor is torch's own: that is quicker, and it leaves no hole that counts
-ALIGNED = 64  # bytes of which addresses are a multiple, as torch's are: a line of the cache
 DIMENSIONS = 4  # that kernels/memory.cpp has sizes for
 
-_capsule = ctypes.pythonapi.PyCapsule_New
+_capsule = ctypes.pythonapi["PyCapsule_New"]  # of our own: as an attribute it is everyone's
 _capsule.argtypes, _capsule.restype = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p), ctypes.py_object
 
 
@@ -56,6 +55,6 @@ def _large(shape: Sequence[int], dtype: torch.dtype, memory_format: torch.memory
     last = memory_format is torch.channels_last
     described = library.tensor(8 * dtype.itemsize, len(shape), *shape, *ones, last)
     if described is None:
-        raise MemoryError
+        raise MemoryError(f"Unable to allocate {math.prod(shape) * dtype.itemsize / 2**20:.0f} MiB.")
     made: Tensor = from_dlpack(_capsule(described, b"dltensor", None))
     return made

@@ -216,7 +216,7 @@ template <int m> struct Tiles {
 };
 
 constexpr int INPUTS = 4;  // whose weights are transformed together
-constexpr int AHEAD = 4 * INPUTS;  // inputs by which weights are fetched before they are transformed
+constexpr int AHEAD = 4;       // turns by which weights are fetched before they are transformed
 
 // Fetches rows of `count` floats, `row` apart, into the cache: pieces too short for the processor to foresee.
 template <bool to_write> void fetch(const float *from, int rows, size_t row, int count) {
@@ -225,19 +225,20 @@ template <bool to_write> void fetch(const float *from, int rows, size_t row, int
 }
 
 // The weights of some inputs for a block of outputs from w [outputs, inputs, 3, 3]: to[input][tap][BLOCK].
-// turned: of the convolution's adjoint in its input, where w is [in, out, 3, 3] and turned about its middle.
-void taps_of(const Shape &s, const float *w, bool turned, int block, int first, float *to) {
+// turned: of the convolution's adjoint in its input, where w is [in, out, 3, 3] and turned about its middle.  next: how
+// many inputs further this thread's next ones are.
+void taps_of(const Shape &s, const float *w, bool turned, int block, int first, int next, float *to) {
     size_t row = (size_t)(turned ? s.out : s.in) * 9;
-    bool more = first + AHEAD < s.in;
+    bool more = first + AHEAD * next < s.in;
     if (!turned) {
         const float *from = w + block * BLOCK * row + first * 9;
-        if (more) fetch<false>(from + AHEAD * 9, BLOCK, row, INPUTS * 9);
+        if (more) fetch<false>(from + AHEAD * next * 9, BLOCK, row, INPUTS * 9);
         for (int l = 0; l < BLOCK; l += 4, from += 4 * row)
             for (int j = 0; j < INPUTS * 9; j += 4) transpose_four(from + j, row, to + j * BLOCK + l, BLOCK);
         return;
     }
     const float *from = w + first * row + block * BLOCK * 9;
-    if (more) fetch<false>(from + AHEAD * row, INPUTS, row, BLOCK * 9);
+    if (more) fetch<false>(from + AHEAD * next * row, INPUTS, row, BLOCK * 9);
     for (int i = 0; i < INPUTS; i++, from += row, to += 9 * BLOCK)
         for (int l = 0; l < BLOCK; l += 4) {
             for (int k = 0; k < 8; k += 4) transpose_four(from + l * 9 + k, 9, to + (8 - k) * BLOCK + l, -BLOCK);
@@ -246,10 +247,10 @@ void taps_of(const Shape &s, const float *w, bool turned, int block, int first, 
 }
 
 // U[point][input][BLOCK] of INPUTS from `first` on in a block of outputs, `apart` floats from point to point.
-template <int m> void weights_in(const Shape &s, const float *w, bool turned, int block, int first, float *U, size_t apart) {
+template <int m> void weights_in(const Shape &s, const float *w, bool turned, int block, int first, int next, float *U, size_t apart) {
     constexpr int EDGE = m + 2;
     alignas(64) float taps[INPUTS * 9 * BLOCK];
-    taps_of(s, w, turned, block, first, taps);
+    taps_of(s, w, turned, block, first, next, taps);
     for (int i = 0; i < INPUTS; i++)
         for (int v = 0; v < BLOCK; v += WIDTH) {
             vec g[9], half[EDGE * 3], u[EDGE];
@@ -306,8 +307,8 @@ void convolve(const Shape &s, const T *x, const float *w, bool turned, const flo
         float *V = scratch(POINTS * (v_apart + m_apart)), *M = V + POINTS * v_apart, *own_U = U + own.block * POINTS * panel;
         for (int done = 0; done < own.blocks; done += together) {
             for (int b = 0; b < together; b++)
-                for (int i = own.tile_group * INPUTS; i < s.in; i += own.tile_groups * INPUTS)
-                    weights_in<m>(s, w, turned, own.block + done + b, i, own_U + b * POINTS * panel + (size_t)i * BLOCK, panel);
+                for (int i = own.tile_group * INPUTS, next = own.tile_groups * INPUTS; i < s.in; i += next)
+                    weights_in<m>(s, w, turned, own.block + done + b, i, next, own_U + b * POINTS * panel + (size_t)i * BLOCK, panel);
             if (own.tile_groups > 1) {  // which is the same for all threads; whether they go in turn is not
 #pragma omp barrier
             }
