@@ -11,7 +11,7 @@ namespace {
 constexpr int CHUNK = 32;  // rows that are worked on together
 
 struct Shape {
-    int pictures, tokens, heads, each;  // each: channels of a head, a multiple of WIDTH
+    int images, tokens, heads, each;  // each: channels of a head, a multiple of WIDTH
 
     int padded() const { return (tokens + BLOCK - 1) / BLOCK * BLOCK; }
     size_t apart() const { return (size_t)padded() + WIDTH; }  // of rows of scores: no power of two
@@ -83,7 +83,7 @@ template <class T> void forward(const Shape &s, const T *qkv, T *out, float *of_
     float scale = 1 / std::sqrt((float)s.each);
     size_t whole = (size_t)s.padded() * s.each, rows = (size_t)CHUNK * s.each, apart = s.apart();
 #pragma omp parallel for schedule(static) collapse(2)
-    for (int n = 0; n < s.pictures; n++)
+    for (int n = 0; n < s.images; n++)
         for (int h = 0; h < s.heads; h++) {
             float *dense = scratch(3 * whole + 2 * rows + CHUNK * apart);
             float *keys = dense + whole, *values = keys + whole, *q = values + whole, *o = q + rows, *scores = o + rows;
@@ -112,7 +112,7 @@ template <class T> void backward(const Shape &s, const T *qkv, const T *out, con
     float scale = 1 / std::sqrt((float)s.each);
     size_t whole = (size_t)s.padded() * s.each, rows = (size_t)CHUNK * s.each, apart = s.apart();
 #pragma omp parallel for schedule(static) collapse(2)
-    for (int n = 0; n < s.pictures; n++)
+    for (int n = 0; n < s.images; n++)
         for (int h = 0; h < s.heads; h++) {
             float *dense = scratch(6 * whole + 5 * rows + 2 * CHUNK * apart);
             float *keys = dense + whole, *values = keys + whole, *key_rows = values + whole, *dk = key_rows + whole;

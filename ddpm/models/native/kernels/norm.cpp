@@ -12,7 +12,7 @@
 namespace {
 
 struct Shape {
-    int pictures, pixels, channels, groups;
+    int images, pixels, channels, groups;
 
     int each() const { return channels / groups; }  // channels of a group
 
@@ -27,7 +27,7 @@ struct Shape {
 
 constexpr int MOST = 1024;  // channels in a slab, at most
 
-struct Given {  // of one picture
+struct Given {  // of one image
     const float *weight, *bias, *scale, *shift;  // [C]; scale and shift may be null
 
     // The whole as y = a x + b, for channels from `first` on.
@@ -111,9 +111,9 @@ template <class T> void measure(const Map<const T> &x, const Shape &s, int n, in
 template <class T>
 void forward(const Shape &s, const Map<const T> &x, T *y, const float *weight, const float *bias, const float *embedding, float eps, float *statistics, bool silu, const Dropout &dropout) {
     int slab = s.slab();
-    float *mean = statistics, *rstd = mean + (size_t)s.pictures * s.groups;
+    float *mean = statistics, *rstd = mean + (size_t)s.images * s.groups;
 #pragma omp parallel for schedule(static) collapse(2)
-    for (int n = 0; n < s.pictures; n++)
+    for (int n = 0; n < s.images; n++)
         for (int first = 0; first < s.channels; first += slab) {
             alignas(64) float m[MOST], q[MOST], a[MOST], b[MOST];
             size_t pixel = (size_t)n * s.pixels;
@@ -145,10 +145,10 @@ void forward(const Shape &s, const Map<const T> &x, T *y, const float *weight, c
 template <class T>
 void backward(const Shape &s, T *dy, bool again, const Map<const T> &x, const Map<const T> &add, const Map<T> &dx, const float *weight, const float *bias, const float *embedding, const float *statistics, float *d_weight, float *d_bias, float *d_embedding, bool silu, const Dropout &dropout) {
     int slab = s.slab();
-    const float *mean = statistics, *rstd = mean + (size_t)s.pictures * s.groups;
-    std::vector<float> parts((size_t)s.pictures * 2 * s.channels);  // what each picture adds to d_weight and d_bias
+    const float *mean = statistics, *rstd = mean + (size_t)s.images * s.groups;
+    std::vector<float> parts((size_t)s.images * 2 * s.channels);  // what each image adds to d_weight and d_bias
 #pragma omp parallel for schedule(static) collapse(2)
-    for (int n = 0; n < s.pictures; n++)
+    for (int n = 0; n < s.images; n++)
         for (int first = 0; first < s.channels; first += slab) {
             alignas(64) float a[MOST], b[MOST], m[MOST], s1[MOST], s2[MOST], k1[MOST], k2[MOST];
             size_t pixel = (size_t)n * s.pixels;
@@ -213,7 +213,7 @@ void backward(const Shape &s, T *dy, bool again, const Map<const T> &x, const Ma
         }
     std::fill(d_weight, d_weight + s.channels, 0.f), std::fill(d_bias, d_bias + s.channels, 0.f);
     const float *part = parts.data();
-    for (int n = 0; n < s.pictures; n++, part += 2 * s.channels)
+    for (int n = 0; n < s.images; n++, part += 2 * s.channels)
         for (int c = 0; c < s.channels; c++) d_weight[c] += part[c], d_bias[c] += part[s.channels + c];
 }
 

@@ -10,11 +10,11 @@ constexpr int TAPS = 9;
 
 // Of the larger map, which is convolved; the smaller one is [N, down, across, out].
 struct Shape {
-    int pictures, height, width, in, out;
+    int images, height, width, in, out;
 
     int down() const { return (height + 1) / 2; }
     int across() const { return (width + 1) / 2; }
-    int small() const { return pictures * down() * across(); }  // pixels
+    int small() const { return images * down() * across(); }  // pixels
 };
 
 // Where some pixels lie that are worked on together: in the smaller map, or in one of the four maps of every second
@@ -30,7 +30,7 @@ struct Places {
     }
 };
 
-// Pixel (y, x) of picture n as floats, or zeros beyond the edges.
+// Pixel (y, x) of image n as floats, or zeros beyond the edges.
 template <class T> void pixel(const T *from, int n, int y, int x, int height, int width, int channels, float *to) {
     bool inside = y >= 0 && y < height && x >= 0 && x < width;
     const T *at = inside ? from + ((size_t)(n * height + y) * width + x) * channels : from;
@@ -85,7 +85,7 @@ template <class T> void back(const Shape &s, const T *dy, const float *w, T *dx,
         float *A = scratch((size_t)CHUNK * (s.in + s.out)), *C = A + (size_t)CHUNK * s.out;
         for (int odd = 0; odd < 4; odd++) {
             int odd_y = odd / 2, odd_x = odd % 2, down = (s.height + 1 - odd_y) / 2, across = (s.width + 1 - odd_x) / 2;
-            int pixels = s.pictures * down * across;
+            int pixels = s.images * down * across;
 #pragma omp for schedule(static) nowait
             for (int first = 0; first < pixels; first += CHUNK) {
                 Places at(first, pixels, down, across);

@@ -98,7 +98,7 @@ template <> struct Transform<4> {
 
 // What a convolution is of; channels are multiples of BLOCK.
 struct Shape {
-    int pictures, height, width, in, out;
+    int images, height, width, in, out;
 };
 
 // The share of one thread: some tiles, and some blocks of outputs.  Where tiles are few beside the weights, threads
@@ -137,14 +137,14 @@ template <int m> struct Tiles {
 
     explicit Tiles(const Shape &shape) : s(shape) {
         down = (s.height + m - 1) / m, across = (s.width + m - 1) / m;
-        count = s.pictures * down * across;
+        count = s.images * down * across;
     }
 
     void place(int tile, int &n, int &y, int &x) const {
         n = tile / (down * across), y = tile / across % down * m, x = tile % across * m;
     }
 
-    // Where pixel (y, x) of picture n begins.
+    // Where pixel (y, x) of image n begins.
     size_t pixel(int n, int y, int x, int channels) const { return ((size_t)(n * s.height + y) * s.width + x) * channels; }
 
     // V[point][channel] at `apart` floats from point to point: a tile of [N, H, W, in], zero beyond its edges.
