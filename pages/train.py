@@ -40,7 +40,7 @@ config, found = form.config, form.found
 # The fields
 
 with main:
-    preset = preset_cards.show(config, train_form.fill)
+    preset = preset_cards.show(train_form.FORM, config, train_form.fill)
     halves = st.grid(2, min_column_width=300, gap=("small", "medium"))
     with halves.cell():
         st.header("Data")

@@ -187,6 +187,18 @@ def test_longer_by_time_and_by_steps(runs_dir: Path, config: Config, monkeypatch
     assert (further.config.train.train_for, further.config.train.total_steps) == ("", 44)
 
 
+@pytest.mark.usefixtures("one_thread", "decides")
+def test_a_time_that_was_decided_before_another_length_is_open_again(
+    runs_dir: Path, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trained(config, runs_dir, "run")
+    further = trained(run, runs_dir, total_steps=20)
+    assert (further.config.train.train_for, further.config.train.total_steps) == ("", 20)
+    monkeypatch.setattr(budget.Budget, "after_step", lambda self, train, step, used: (28, step == 22))
+    timed = trained(further, runs_dir, train_for="1h")
+    assert (timed.config.train.train_for, timed.config.train.total_steps) == ("1h", 28)
+
+
 def test_steps_are_expected_before_it_starts(config: Config) -> None:
     found = training_cost.with_steps(codec.replace(config, {"train_for": "10h"}))
     half = training_cost.with_steps(codec.replace(config, {"train_for": "5h"}))

@@ -42,6 +42,21 @@ def test_names_numbers_and_ranges(text: str, labels: list[int]) -> None:
     assert classes.parse_classes(model(8, *NAMES), text) == labels
 
 
+@given(st.lists(st.integers(0, 5000), min_size=1, max_size=12).filter(any), st.integers(1, 300))
+def test_labels_in_proportion_have_the_shares_at_every_moment(counts: list[int], n: int) -> None:
+    found = classes.in_proportion(counts, n)
+    assert np.array_equal(classes.in_proportion(counts, n + 7)[:n], found)
+    for k in {1, n // 2, n} - {0}:
+        given_so_far = np.bincount(found[:k], minlength=len(counts))
+        assert np.abs(given_so_far - k * np.array(counts) / sum(counts)).max() < len(counts)
+    assert not np.isin(found, np.flatnonzero(np.array(counts) == 0)).any()
+
+
+def test_labels_with_equally_many_images_come_in_turn() -> None:
+    assert np.array_equal(classes.in_proportion([1000] * 10, 512), np.arange(512) % 10)
+    assert classes.in_proportion([9, 1], 10).tolist().count(1) == 1
+
+
 @pytest.mark.parametrize(
     ("text", "labels"),
     [

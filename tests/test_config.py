@@ -61,7 +61,7 @@ def test_every_setting_says_what_a_form_needs() -> None:
             if s.type in (int, float):
                 assert s.low is not None
                 assert s.high is not None
-                assert s.low <= s.default <= s.high
+                assert s.default is None or s.low <= s.default <= s.high
 
 
 def test_names_are_unique_so_that_flags_are() -> None:
@@ -322,6 +322,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     (dict(prediction="x_prev", timestep_respacing="10"), "prediction", "leave timestep_respacing empty."),
     (dict(loss_weighting="min-snr", use_kl=True), "loss_weighting", "or change use_kl."),
     (dict(loss_weighting="alpha", prediction="x_prev"), "loss_weighting", "or change prediction."),
+    (dict(augment=1.0), "augment", "use 0.15, or at most 0.5."),
     (dict(small_size=64), "small_size", "there is nothing to upsample: use 16 or less"),
 ]
 

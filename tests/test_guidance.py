@@ -23,7 +23,7 @@ from ddpm.data.datasets import Dataset
 from ddpm.diffusion import denoiser, process
 from ddpm.interop import export_openai
 from ddpm.models import unet
-from ddpm.planning import guidance
+from ddpm.planning import guidance, metadata
 from ddpm.planning.guidance import Guidance
 from ddpm.runs import runs
 from ddpm.runs.runs import Run
@@ -169,8 +169,8 @@ def config(tiny: Config) -> Config:
 
 
 def test_the_settings_say_how(config: Config) -> None:
-    assert guidance.resolve_guidance(config, SampleConfig()) is None
-    assert guidance.resolve_guidance(config, SampleConfig(guidance_interval="3-9")) is None
+    assert guidance.resolve_guidance(config, SampleConfig(guidance_scale=1.0)) is None
+    assert guidance.resolve_guidance(config, SampleConfig(guidance_scale=1.0, guidance_interval="3-9")) is None
     assert guidance.resolve_guidance(config, SampleConfig(guidance_scale=2.5)) == Guidance(2.5, 0, 19, 3)
     assert guidance.resolve_guidance(config, SampleConfig(guidance_scale=0.0, guidance_interval=" 3 - 9 ")) == Guidance(
         0.0, 3, 9, 3
@@ -178,6 +178,23 @@ def test_the_settings_say_how(config: Config) -> None:
     assert guidance.resolve_guidance(config, SampleConfig(guidance_scale=2.0, guidance_interval="19-19")) == Guidance(
         2.0, 19, 19, 3
     )
+
+
+def test_without_a_scale_there_is_guidance_where_it_was_trained_for(config: Config) -> None:
+    assert guidance.resolve_guidance(config, SampleConfig()) == Guidance(guidance.USUAL, 0, 19, 3)
+    assert guidance.resolve_guidance(config, SampleConfig(task="invert")) is None, "it goes back without"
+    assert (guidance.passes(config.model, SampleConfig()), guidance.passes(config.model, SampleConfig(steps=2))) == (
+        2,
+        2,
+    )
+    never_hidden = codec.replace(config, {"cond_drop_prob": 0.0})
+    for other in (never_hidden, codec.replace(never_hidden, {"class_cond": False})):
+        assert guidance.resolve_guidance(other, SampleConfig()) is None
+        assert guidance.passes(other.model, SampleConfig()) == 1
+        assert resolve_request(other, SampleConfig(num_samples=1, steps=2)).request.guidance_scale is None
+    assert resolve_request(config, SampleConfig(num_samples=1, steps=2)).request.guidance_scale == guidance.USUAL
+    recorded = {"sample": {"num_samples": 1}}  # before there was guidance, or where it was left at 1
+    assert metadata.sample_of(recorded, "an image").guidance_scale == 1.0
 
 
 @pytest.mark.parametrize(

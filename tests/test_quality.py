@@ -223,6 +223,40 @@ def test_the_command_needs_a_model_or_images(runs_dir: Path, capsys: pytest.Capt
     assert json.loads(capsys.readouterr().out)["error"]["code"] == "not-a-run"
 
 
+def test_classes_are_sampled_as_often_as_they_are_real(
+    tiny: Config, runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = np.repeat([0, 1], [540, 60])
+    np.savez(
+        tmp_path / "odd.npz", arr_0=np.full((600, 8, 8, 3), labels[:, None, None, None] * 9, np.uint8), arr_1=labels
+    )
+    settings = {"total_steps": 2, "save_interval": 2, "class_cond": True, "cond_drop_prob": 0.1}
+    flags = codec.to_flags(codec.replace(tiny, {**settings, "data_dir": str(tmp_path / "odd.npz")}))
+    assert main.main(["train", *flags, "--run", "odd", "--runs_dir", str(runs_dir)]) == 0
+    sampled: list[np.ndarray] = []
+    original = evaluation.engine.sample
+
+    def watched(network: Any, resolved: Any, *more: Any) -> Any:
+        sampled.append(resolved.labels)
+        return original(network, resolved, *more)
+
+    monkeypatch.setattr(evaluation.engine, "sample", watched)
+    about = measure(Run(runs_dir / "odd"), tmp_path / "out", copies=False)["about"]
+    assert about["class_counts"] == [540, 60]
+    assert np.bincount(sampled[0]).tolist() == [230, 26], "of 256, nine in ten"
+    assert about["guidance_scale"] == 2.0, "as it was trained for"
+    named = measure(Run(runs_dir / "odd"), tmp_path / "named", copies=False, classes="0,1", guidance_scale=1.0)["about"]
+    assert (named["class_counts"], named["guidance_scale"]) == ([], 1.0)
+    assert np.bincount(sampled[1]).tolist() == [128, 128]
+
+
+def test_existing_images_may_lie_in_the_order_of_their_classes(trained: Run, tmp_path: Path) -> None:
+    real = reference(trained, num_samples=300).pixels[:300]
+    in_order = np.repeat(real, 3, axis=0)  # a perfect set, of which the first third shows a third of the images
+    found = ddpm.evaluate_quality(trained, samples=in_order, num_samples=len(in_order))
+    assert found.figures["coverage"][0] > 0.55
+
+
 # --- comparison, by results as files
 
 

@@ -74,6 +74,13 @@ def test_of_the_same_kind_of_images_nothing_remains_at_infinity() -> None:
     assert abs(np.mean(values)) < 0.1 * biased
 
 
+def test_the_interval_at_infinity_is_as_wide_as_what_other_samples_give() -> None:
+    """Also of few images, where the terms of the line move much, but together."""
+    few = [distances.frechet_at_infinity(drawn(30, seed=k), drawn(30, seed=k + 500)) for k in range(40)]
+    widths = [(one.high - one.low) / 2 / 1.96 for one in few if one.high is not None and one.low is not None]
+    assert 0.7 < np.mean(widths) / np.std([one.value for one in few]) < 1.4
+
+
 def test_intervals_cover_what_other_samples_give() -> None:
     others = [
         distances.frechet(distances.gaussian(drawn(500, 0.3, seed=k)), distances.gaussian(drawn(500, seed=k + 1000)))

@@ -185,6 +185,48 @@ def test_change_and_start_again_leads_to_train(runs_dir: Path) -> None:
     assert at.query_params["like"] in ("one", ["one"])
 
 
+def test_change_and_start_again_fills_the_form_anew(runs_dir: Path) -> None:
+    run = fake_run.write(runs_dir, "one", steps=40)
+    fake_run.save_checkpoint(run, 20, 100)
+    at = open_page("pages/train.py", like="one", step="20")
+    assert at.text_input(key="train.resume_checkpoint").value
+    at.number_input(key="train.total_steps").set_value(77).run()
+    at.switch_page("pages/monitor.py").run()
+    at.menu_button(key="actions-one").click("again").run()
+    assert not at.exception
+    assert at.title[0].value == "Train"
+    assert at.text_input(key="train.resume_checkpoint").value == ""
+    assert at.number_input(key="train.total_steps").value == 40
+    at.switch_page("pages/train.py").run()
+    at.number_input(key="train.total_steps").set_value(78).run()
+    assert at.number_input(key="train.total_steps").value == 78, "a rerun keeps what was changed"
+
+
+def test_a_dialog_stays_on_the_page_where_it_was_asked_for(runs_dir: Path) -> None:
+    for name in ("one", "two"):
+        fake_run.write(runs_dir, name, steps=40)
+    at = monitor("one", "delete")
+    assert at.button(key="dialog_sure")
+    at.switch_page("home.py").run()
+    assert not [button for button in at.button if button.key == "dialog_sure"]
+    at = monitor("one", "continue")
+    at.query_params["run"] = "two"
+    at.run()
+    assert not [button for button in at.button if button.key == "dialog_sure"]
+
+
+def test_what_came_into_the_bin_meanwhile_stays(runs_dir: Path) -> None:
+    for name in ("a", "b"):
+        fake_run.write(runs_dir, name, steps=4)
+    trash.trash_run(Run(runs_dir / "a"))
+    at = open_page("home.py")
+    at.button(key="bin").click().run()
+    at.checkbox(key="dialog_for_good").check().run()
+    trash.trash_run(Run(runs_dir / "b"))
+    press(at)
+    assert {entry.label for entry in trash.entries(runs_dir)} <= {"b"}
+
+
 def test_a_run_that_failed_offers_it_first(runs_dir: Path) -> None:
     fake_run.write(runs_dir, "one", steps=40, total=100, state="failed", message="It diverged.")
     at = open_page("pages/monitor.py", run="one")

@@ -19,7 +19,8 @@ from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 from watchdog.observers.polling import PollingObserver
 
-from ddpm.runs import progress_log
+from ddpm.config import codec
+from ddpm.runs import footprint, progress_log
 from ddpm.runs.runs import Run
 from ddpm.storage import files
 from pages.ui.frame import metric_rows, run_store
@@ -170,6 +171,16 @@ def test_a_new_run_of_an_old_name_is_read_from_the_beginning(runs_dir: Path, sto
     new = fake_run.write(runs_dir, "one", steps=3)
     os.utime(new.folder / "config.json", (1, 1))
     assert len(store.view(new).rows(["loss"]).frame) == 3
+
+
+def test_a_run_that_was_made_longer_is_seen_to_be(runs_dir: Path) -> None:
+    """What is killed after that is not finished."""
+    run = fake_run.write(runs_dir, "one", steps=40)
+    seen, stamp = Run(run.folder), footprint.stamp(run.folder)
+    assert seen.is_complete()
+    Run(run.folder).save_config(codec.replace(run.config, {"total_steps": 80}))
+    assert not seen.is_complete()
+    assert footprint.stamp(run.folder) != stamp
 
 
 def test_only_a_few_logs_stay_in_memory(

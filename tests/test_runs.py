@@ -337,6 +337,23 @@ def test_new_settings_do_not_make_it_younger(runs_dir: Path, tiny: Config) -> No
     assert run.created_at == 1e9
 
 
+def test_settings_are_those_of_now(runs_dir: Path, tiny: Config) -> None:
+    """Also where another process replaced them more than once: the time of the file stays, and so may its size."""
+    watched = runs.create_run(runs_dir, "old", codec.replace(tiny, {"total_steps": 1000}))
+    os.utime(watched.folder / "config.json", (1e9, 1e9))
+    found = []
+    for total in (2000, 3000, 4000):
+        assert watched.config.train.total_steps == total - 1000
+        Run(watched.folder).save_config(codec.replace(tiny, {"total_steps": total}))
+        found.append(watched.config.train.total_steps)
+    assert found == [2000, 3000, 4000]
+    kept = Run(watched.folder).with_config()
+    Run(watched.folder).save_config(codec.replace(tiny, {"total_steps": 5000}))
+    assert kept.config.train.total_steps == 4000, "for a process that trains"
+    kept.save_config(codec.replace(tiny, {"total_steps": 6000}))
+    assert (kept.config.train.total_steps, watched.config.train.total_steps) == (6000, 6000)
+
+
 def test_what_was_last_heard_of_before_a_reboot_is_lost_after_a_while(
     runs_dir: Path, tiny: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:

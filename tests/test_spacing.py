@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from raising import raises_error
 
 from ddpm import schedules, spacings
+from ddpm.config import codec
 from ddpm.config.model import DiffusionConfig
 from ddpm.config.tasks import FEW_STEPS, EvalConfig, SampleConfig
 from ddpm.config.training import Config
@@ -95,6 +96,29 @@ def test_what_improved_diffusion_says_stays() -> None:
     assert timesteps.solver(SampleConfig(steps=10)) == FEW_STEPS
     assert timesteps.solver(SampleConfig(steps=10, task="inpaint")) == "ddpm"
     assert timesteps.solver(SampleConfig(task="invert")) == "ddim"
+
+
+def test_a_model_that_learnt_some_timesteps_is_asked_about_no_others() -> None:
+    config = codec.replace(Config(), {"timestep_respacing": "ddim50"})
+    learnt = schedules.space_timesteps(1000, "ddim50")
+    assert timesteps.timesteps(config, SampleConfig()) == learnt
+    asked = [
+        SampleConfig(steps=25),
+        SampleConfig(steps=50, sampler="ddim"),
+        SampleConfig(steps=7, sampler="heun"),
+        SampleConfig(timestep_respacing="25"),
+        SampleConfig(steps=5, task="vary", strength=0.3),
+        EvalConfig(timestep_respacing="25"),
+    ]
+    for wanted in asked:
+        kept, free = timesteps.timesteps(config, wanted), timesteps.timesteps(Config(), wanted)
+        assert len(kept) == len(free)
+        assert set(kept) <= set(learnt)
+        assert all(a < b for a, b in itertools.pairwise(kept))
+        if len(kept) < 20:
+            assert np.abs(np.array(kept) - free).max() <= 20, "as near as there are"
+    with raises_error("impossible-steps", 250, 50):
+        timesteps.timesteps(config, EvalConfig(timestep_respacing="250"))
 
 
 def test_a_variation_begins_where_its_strength_says() -> None:

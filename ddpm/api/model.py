@@ -121,7 +121,7 @@ class Model:
         classes: Classes | None = None,
         seed: int = 0,
         noise: "Tensor | np.ndarray | None" = None,
-        guidance_scale: float = 1.0,
+        guidance_scale: float | None = None,
         progress: bool = False,
         **settings: Any,
     ) -> np.ndarray:
@@ -136,7 +136,8 @@ class Model:
             solver: a row of ddpm.solvers.SOLVERS, such as "ddpm", "ddim", "unipc-2"; "auto" is the best for few steps.
             classes: names or labels, taken in turn: "star", 3, ["star", 0], "0-4"; None: all classes in turn.
             noise: float32 [N, C, H, W] ~ N(0, I) to begin with, x_T, in place of that of the seeds.
-            guidance_scale: of classifier-free guidance; 1 is the model as it is.
+            guidance_scale: of classifier-free guidance; 1 is the model as it is; None: 2 where it was trained with
+                cond_drop_prob, else 1.
             progress: show a progress bar on stderr.
             settings: others, by the names that `ddpm sample --help` lists, such as task="inpaint".
 
@@ -164,7 +165,7 @@ class Model:
         classes: Classes | None = None,
         seed: int = 0,
         noise: "Tensor | np.ndarray | None" = None,
-        guidance_scale: float = 1.0,
+        guidance_scale: float | None = None,
         **settings: Any,
     ) -> Iterator["SampleStep"]:
         """Samples as `sample` does, all images in one batch, and yields every denoising step.
@@ -188,7 +189,7 @@ class Model:
         classes: Classes | None,
         seed: int,
         noise: "Tensor | np.ndarray | None",
-        guidance_scale: float,
+        guidance_scale: float | None,
         settings: dict[str, Any],
     ) -> SampleConfig:
         """The request that these arguments make.  Raises UserError for settings that are unknown or out of range."""

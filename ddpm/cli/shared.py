@@ -129,7 +129,9 @@ def add_settings(
         if s.name in leave_out:
             continue
         own = getattr(base or section(), s.name)
-        default = "as trained" if own is None else repr(s.display(own)) if s.type is str else own
+        default = repr(s.display(own)) if s.type is str else own
+        if own is None:
+            default = s.empty[1] if s.empty else "as trained"
         flag = names.get(s.name, s.name)
         also = [s.flag] if s.flag else []
         group.add_argument(

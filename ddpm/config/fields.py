@@ -95,7 +95,7 @@ class Setting(NamedTuple):
     @property
     def flag_help(self) -> str:
         """The help on the command line, with the meaning of the value that has one of its own."""
-        if self.empty is None:
+        if self.empty is None or self.empty[0] is None:  # which is the default, and so is said there
             return self.help
         value, meaning = self.empty
         return f"{self.help} {value if value != '' else 'Empty'}: {meaning}."
@@ -131,7 +131,7 @@ class Setting(NamedTuple):
 
 
 def settings(section: type) -> list[Setting]:
-    """The settings of one dataclass, in order.  An optional bool has type bool and default None."""
+    """The settings of one dataclass, in order.  An optional one has the type that it has if it is there."""
     return [
         one._replace(**{key: value() for key, value in listed}) if listed else one for one, listed in _made(section)
     ]

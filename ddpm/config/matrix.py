@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ddpm.config.fields import setting
-from ddpm.config.tasks import FEW_STEPS, FromCheckpoint
+from ddpm.config.tasks import FEW_STEPS, FromCheckpoint, guidance_setting
 from ddpm.solvers import SOLVERS
 
 ACROSS = ("weights", "checkpoint", "guidance", "steps")
@@ -48,14 +48,9 @@ class MatrixConfig(FromCheckpoint):
         high=100000,
         basic=True,
     )
-    guidance_scale: float = setting(
-        1.0,
+    guidance_scale: float | None = guidance_setting(
         "Scale of classifier-free guidance, where the rows do not differ in it. It needs a model trained with"
-        " cond_drop_prob.",
-        label="Guidance",
-        low=0.0,
-        high=50.0,
-        basic=True,
+        " cond_drop_prob."
     )
     batch_size: int = setting(
         0,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ddpm.config.fields import setting
-from ddpm.config.tasks import FEW_STEPS, FromCheckpoint
+from ddpm.config.tasks import FEW_STEPS, FromCheckpoint, guidance_setting
 from ddpm.config.training import enlarge_setting, skip_broken_setting
 from ddpm.data_sets import DATA_SETS
 from ddpm.solvers import SOLVERS
@@ -64,19 +64,14 @@ class QualityConfig(FromCheckpoint):
         "Classes to sample, by name, number or range (0-9), separated by commas.",
         label="Classes",
         basic=True,
-        empty=("", "all in turn"),
+        empty=("", "each as often as in the reference"),
     )
     sampler: str = setting(FEW_STEPS, "Sampling method.", label="Sampler", choices=lambda: tuple(SOLVERS), basic=True)
     steps: int = setting(
         25, "Model evaluations per image (NFE).", label="Denoising steps", low=1, high=100000, basic=True
     )
-    guidance_scale: float = setting(
-        1.0,
-        "Scale of classifier-free guidance. It needs a model trained with cond_drop_prob.",
-        label="Guidance",
-        low=0.0,
-        high=50.0,
-        basic=True,
+    guidance_scale: float | None = guidance_setting(
+        "Scale of classifier-free guidance. It needs a model trained with cond_drop_prob."
     )
     batch_size: int = setting(
         0,

@@ -1,6 +1,7 @@
 """Settings of the tasks that use a checkpoint (sampling, evaluation, solver benchmark)."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from ddpm.config.fields import setting
 from ddpm.config.training import enlarge_setting, kernels_setting, skip_broken_setting
@@ -11,6 +12,19 @@ from ddpm.spacings import SPACINGS, described
 OWN_DATA = "data"  # as base_samples: the training data of the model; a folder of that name is ./data
 TASKS = ("draw", "interpolate", "vary", "inpaint", "invert")  # as in files; "draw" is shown as "sample"
 FEW_STEPS = "unipc-2"  # the best sampler for few steps, by the table that `ddpm bench samplers` prints
+
+
+def guidance_setting(help: str) -> Any:
+    """The scale of guidance of a request; None is resolved for its model by `ddpm.planning.guidance.scale_of`."""
+    return setting(
+        None,
+        help,
+        label="Guidance",
+        low=0.0,
+        high=50.0,
+        basic=True,
+        empty=(None, "2 for a model trained with cond_drop_prob, else 1"),
+    )
 
 
 @dataclass(frozen=True)
@@ -153,14 +167,9 @@ class SampleConfig(FromCheckpoint):
         high=1.0,
         group="Prediction",
     )
-    guidance_scale: float = setting(
-        1.0,
+    guidance_scale: float | None = guidance_setting(
         "Scale of classifier-free guidance: 1 is the model without guidance, 2 to 4 are clearer and less varied, 0"
-        " ignores the class. Needs a model trained with cond_drop_prob.",
-        label="Guidance",
-        low=0.0,
-        high=50.0,
-        basic=True,
+        " ignores the class. Needs a model trained with cond_drop_prob."
     )
     guidance_interval: str = setting(
         "",

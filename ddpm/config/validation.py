@@ -76,6 +76,14 @@ def _nearest(s: Setting, value: Any) -> Any:
 
 def _model_problems(config: Config) -> Iterator[Problem]:
     model = config.model
+    if model.augment == 1:
+        yield Problem(
+            "augment",
+            "augment is 1, so every image would be mirrored and shifted, and samples are neither: use 0.15, or at most"
+            " 0.5.",
+            code="conflicting-settings",
+            remedies=({"augment": 0.15}, {"augment": 0.0}),
+        )
     if model.class_cond and model.cond_drop_prob == 1:
         yield Problem(
             "cond_drop_prob",

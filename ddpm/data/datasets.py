@@ -93,6 +93,13 @@ class Dataset:
         """Number of values of an image, H W C."""
         return math.prod(self.images.shape[1:])
 
+    def class_counts(self) -> dict[str, int]:
+        """Number of images of each class in this split, by name; empty without labels."""
+        if self.labels is None:
+            return {}
+        labels = self.labels if self.indices is None else self.labels[self.indices]
+        return dict(zip(self.class_names, count_classes(labels, self.class_names), strict=True))
+
     def take(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """Images uint8 [n, H, W, C] and labels int64 [n], if any, by `numbers`, int64 [n], within this split.
 

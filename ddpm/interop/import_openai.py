@@ -69,7 +69,7 @@ def import_folder(
     config, more = _settings(run, folder, newest, flags, options, progress)
     notes += more
     if not config.data.data_dir:
-        run.config = config
+        run.with_config(config)
         continues = flags.get("total_steps") or flags.get("lr_anneal_steps")  # it is finished otherwise
         again = (
             run.shell("train", "--resume", more=["--data_dir", "DATA"])
@@ -100,7 +100,7 @@ def _settings(
     assert newest.model
     weights = checkpoint_files.load_weights(newest.model)
     if weights.config:
-        run.config = weights.config
+        run.with_config(weights.config)
         raise UserError(
             f"{newest.model} was written by this program and knows its settings: begin from it with"
             f" `{run.restart_command(newest.model)}`.",

@@ -95,6 +95,22 @@ def _labels(config: Config, word: str) -> Sequence[int]:
     return range(first, end + 1)
 
 
+def in_proportion(counts: Sequence[int], n: int) -> np.ndarray:
+    """Labels, int64 [n], as often as in `counts`, of each label's images: every first k of them as nearly as k allow.
+
+    Labels with equally many images come in turn, from 0 on.  Raises ValueError where no label has any.
+    """
+    shares, given = np.array(counts, np.int64), np.zeros(len(counts), np.int64)
+    total = int(shares.sum())
+    if total <= 0:
+        raise ValueError("no label has any images")
+    found = np.empty(n, np.int64)
+    for k in range(n):
+        found[k] = np.argmax(shares * (k + 1) - given * total)  # the one that is furthest behind its share
+        given[found[k]] += 1
+    return found
+
+
 def columns(labels: np.ndarray | None) -> int | None:
     """Returns the number of columns of a grid with one per class; None where the labels are not a few classes in turn.
 

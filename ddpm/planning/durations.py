@@ -109,7 +109,7 @@ def pace_of(job: Result) -> Pace | None:
                 return None
             count = sample.num_samples
             batch = min(job.settings.get("drawn_at_once") or sample.batch_size or count, count)
-            passes = 1 if sample.guidance_scale in (0, 1) else 2
+            passes = 1 if sample.guidance_scale in (None, 0, 1) else 2
             seconds, working = 1 / (status.steps_per_second * batch * passes), status.step / status.steps_per_second
         case EvaluationJob():
             if not result or result["seconds"] <= 0:

@@ -34,8 +34,20 @@ def is_supported(model: ModelConfig) -> bool:
 
 
 def usual_scale(model: ModelConfig) -> float:
-    """Scale of previews, and of a sample unless another is asked for in the dashboard; 1 where it is not supported."""
+    """Scale of previews, and of samples unless another is asked for; 1 where it is not supported."""
     return USUAL if is_supported(model) else 1.0
+
+
+def scale_of(model: ModelConfig, sample: SampleConfig) -> float:
+    """Scale of a request.  Only without guidance does an inversion go back the way it came."""
+    if sample.guidance_scale is not None:
+        return sample.guidance_scale
+    return 1.0 if sample.task == "invert" else usual_scale(model)
+
+
+def passes(model: ModelConfig, sample: SampleConfig) -> int:
+    """How often the network runs in a model evaluation of a request: 2 with guidance, else 1."""
+    return 1 if not model.class_cond or scale_of(model, sample) in (0, 1) else 2
 
 
 def resolve_guidance(config: Config, sample: SampleConfig) -> Guidance | None:
@@ -43,7 +55,7 @@ def resolve_guidance(config: Config, sample: SampleConfig) -> Guidance | None:
 
     Raises UserError for a model that cannot be guided, and for an interval outside its timesteps.
     """
-    scale, model = sample.guidance_scale, config.model
+    scale, model = scale_of(config.model, sample), config.model
     low, high = interval(sample.guidance_interval, config.diffusion.diffusion_steps)
     if scale == 1:
         return None

@@ -14,7 +14,7 @@ from ddpm.errors import UserError
 from ddpm.formatting import memory
 from ddpm.host import compiler, hardware
 from ddpm.host import memory as host_memory
-from ddpm.planning import architecture
+from ddpm.planning import architecture, guidance
 from ddpm.planning.architecture import Attention, Conv, Layer, Res
 
 log = logging.getLogger("ddpm")
@@ -172,10 +172,10 @@ def images_at_once(model: ModelConfig, most: int) -> int:
 def sampling_bytes(config: Config, sample: SampleConfig) -> float:
     """Estimates the bytes per image of a batch: of the network's forward pass, and of the sampler's step."""
     model = config.model
-    guided = model.class_cond and sample.guidance_scale not in (0, 1)
     state = 4 * model.image_channels * model.image_size**2
     return (
-        forward_bytes(model, expected_mode(sample.kernels, sample.precision)) * (2 if guided else 1) + SAMPLER * state
+        forward_bytes(model, expected_mode(sample.kernels, sample.precision)) * guidance.passes(model, sample)
+        + SAMPLER * state
     )
 
 

@@ -98,7 +98,7 @@ def sample_of(recipe: Mapping[str, Any], name: str) -> SampleConfig:
         )
     if not isinstance(data, Mapping):
         raise UserError(f"{name} holds no settings of samples: name another file.", code="no-metadata")
-    before = {"precision": "fp32", "kernels": "torch"}  # all that older versions drew with
+    before = {"precision": "fp32", "kernels": "torch", "guidance_scale": 1.0}  # all that older versions drew with
     sample = codec.section_from_json(SampleConfig, {**before, **data})
     for problem in validation.limit_problems(sample):
         raise UserError(f"In {name}, {problem.sentence}", code=problem.code)

@@ -139,6 +139,7 @@ def sample_of(config: Config, settings: SolverBenchmarkConfig, variant: SolverVa
         steps=nfe,
         spacing=variant.spacing,
         classes=settings.classes,
+        guidance_scale=1.0,
         precision="fp32",
         kernels=settings.kernels,
         base_samples="data" if config.model.super_res else "",
@@ -258,12 +259,12 @@ def cheapest(cells: Iterable[GridResult], tolerance: float) -> GridResult | None
 
 def about(result: dict[str, Any]) -> str:
     """Describes the numbers of a result.json, and the machine they were measured on."""
-    machine, pace = result["machine"], result["pace"]
+    machine, pace = result.get("machine"), result.get("pace")
     parts = ["Median distance to the converged images of the same noise, in levels of 0 .. 255 (RMSE per pixel)"]
-    if result["converged"]:
-        first = result["converged"][0]
+    if converged := result.get("converged"):
+        first = converged[0]
         parts[0] += (
-            f", which are accurate to {level(max(c['apart'] for c in result['converged']))} levels"
+            f", which are accurate to {level(max(c['apart'] for c in converged))} levels"
             f" ({SolverVariant(*first['solver']).label} with {first['calls']} NFE against"
             f" {SolverVariant(*first['check']).label} with {first['check_calls']})"
         )
@@ -276,6 +277,8 @@ def about(result: dict[str, Any]) -> str:
             f"one model evaluation took {formatting.number(pace['median'], 3)} s per image"
             f" ({formatting.number(pace['low'], 3)} to {formatting.number(pace['high'], 3)} in the middle 80 %)"
         )
-    where = machine["device"] if machine["device"] != "cpu" else f"{formatting.plural(machine['threads'], 'thread')}"
-    parts.append(f"{machine['processor']}, {where}, {machine['precision']}")
+    if machine:
+        on_cpu = machine["device"] == "cpu"
+        where = formatting.plural(machine["threads"], "thread") if on_cpu else machine["device"]
+        parts.append(f"{machine['processor']}, {where}, {machine['precision']}")
     return "; ".join(parts) + "."

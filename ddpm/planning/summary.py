@@ -8,7 +8,7 @@ from ddpm.config.quality import QualityConfig
 from ddpm.config.tasks import EvalConfig, SampleConfig, SolverBenchmarkConfig
 from ddpm.config.training import Config
 from ddpm.errors import UserError
-from ddpm.planning import durations, matrix_rows, resolve, solver_grid, timesteps
+from ddpm.planning import durations, guidance, matrix_rows, resolve, solver_grid, timesteps
 from ddpm.planning.durations import Estimate
 from ddpm.planning.matrix_rows import Row
 from ddpm.runs.runs import Run
@@ -39,7 +39,8 @@ def describe(config: Config, sample: SampleConfig) -> str:
     normal = normal_form(sample)
     method = f"{SOLVERS[normal.sampler].label}, {evaluations} NFE"
     method += f", eta {formatting.number(sample.eta)}" if normal.sampler == "ddim" and sample.eta else ""
-    method += f", guidance {formatting.number(sample.guidance_scale)}" if sample.guidance_scale != 1 else ""
+    scale = guidance.scale_of(config.model, sample)
+    method += f", guidance {formatting.number(scale)}" if scale != 1 else ""
     seed = f"seed {sample.seed}" + (f" to {sample.to_seed}" if sample.task == "interpolate" else "")
     parts = [
         "" if sample.task == "draw" else sample.task.capitalize(),
@@ -62,7 +63,7 @@ def sampling_cost(run: Run, config: Config, sample: SampleConfig) -> str:
 
 def estimate_sampling(run: Run, config: Config, sample: SampleConfig) -> Estimate:
     """Estimates how long a request takes."""
-    nfe = resolve.resolve_process(config, sample).nfe * (1 if sample.guidance_scale in (0, 1) else 2)
+    nfe = resolve.resolve_process(config, sample).nfe * guidance.passes(config.model, sample)
     batch = min(sample.batch_size or sample.num_samples, sample.num_samples)
     return durations.estimate(run, config, "samples", nfe * sample.num_samples, batch)
 
@@ -82,7 +83,7 @@ def estimate_benchmark(run: Run, config: Config, settings: SolverBenchmarkConfig
 
 def estimate_trajectory(run: Run, config: Config, sample: SampleConfig) -> Estimate:
     """Estimates how long the trajectory of one image takes."""
-    nfe = resolve.resolve_process(config, sample).nfe * (1 if sample.guidance_scale in (0, 1) else 2)
+    nfe = resolve.resolve_process(config, sample).nfe * guidance.passes(config.model, sample)
     return durations.estimate(run, config, "microscopes", nfe, 1)
 
 

@@ -63,7 +63,7 @@ def timesteps(config: Config, wanted: FromCheckpoint) -> list[int] | list[float]
 
     Raises UserError for what the process cannot give, and for settings that contradict each other.
     """
-    kept = _spread(config, wanted)
+    kept = _learnt(config, _spread(config, wanted))
     if isinstance(wanted, SampleConfig) and len(kept) == 1:
         for name in ("denoise_to_zero", "analytic_first_step"):
             if getattr(wanted, name) is (name == "analytic_first_step"):
@@ -74,6 +74,30 @@ def timesteps(config: Config, wanted: FromCheckpoint) -> list[int] | list[float]
                     code="not-applicable",
                 )
     return kept
+
+
+def _learnt(config: Config, wanted: list[int] | list[float]) -> list[int] | list[float]:
+    """The timesteps nearest to those wanted, increasing, that a network was trained with: all but with respacing.
+
+    Raises UserError for more than there are.
+    """
+    if not config.diffusion.timestep_respacing:
+        return wanted
+    known = schedules.space_timesteps(config.diffusion.diffusion_steps, config.diffusion.timestep_respacing)
+    if set(wanted) <= set(known):
+        return wanted
+    if len(wanted) > len(known):
+        raise UserError(
+            f"{len(wanted)} timesteps are wanted, and this model was trained with {len(known)} (timestep_respacing"
+            f" {config.diffusion.timestep_respacing}): ask for fewer steps, or for none, which visits all of these.",
+            code="impossible-steps",
+        )
+    places = [min(range(len(known)), key=lambda k: abs(known[k] - t)) for t in wanted]
+    for k in range(1, len(places)):  # two that are nearest to the same one take one each
+        places[k] = max(places[k], places[k - 1] + 1)
+    for k in range(len(places)):
+        places[k] = min(places[k], len(known) - len(places) + k)
+    return [known[place] for place in places]
 
 
 def _spread(config: Config, wanted: FromCheckpoint) -> list[int] | list[float]:

@@ -90,13 +90,15 @@ def frechet_at_infinity(x: np.ndarray, y: np.ndarray, seed: int = 0, interval: b
     of a jackknife, which leaves out a twentieth of both sets at a time.
     """
     rng = np.random.default_rng(seed)
+    # The same images are left out of every division: the line's terms move together, as with other images they would.
+    groups = [np.random.default_rng((seed, k)).permutation(len(z)) % GROUPS for k, z in enumerate((x, y))]
     centre = y.mean(axis=0, dtype=np.float64)
     used = PARTS[: max(2, min(len(x), len(y)) // x.shape[1])]
     means = np.zeros((GROUPS + 1, len(used)))  # of the distances between parts: the last of all, others without one
     for column, parts in enumerate(used):
         orders = ORDERS if parts > 1 else 1
         for _ in range(orders):
-            moments = [_moments(z - centre, parts, rng) for z in (x, y)]
+            moments = [_moments(z - centre, of_each, parts, rng) for z, of_each in zip((x, y), groups, strict=True)]
             for left_out in range(GROUPS + 1 if interval else 1):
                 group = left_out - 1  # -1: none
                 for part in range(parts):
@@ -119,10 +121,11 @@ class _Moments(NamedTuple):
     second: np.ndarray  # [parts, GROUPS, d, d]
 
 
-def _moments(x: np.ndarray, parts: int, rng: np.random.Generator) -> _Moments:
-    """Divides features x [N, d] at random into equal parts, and these into groups."""
+def _moments(x: np.ndarray, groups: np.ndarray, parts: int, rng: np.random.Generator) -> _Moments:
+    """Divides features x [N, d] at random into equal parts, and these by the groups of the images, int [N]."""
     order = rng.permutation(len(x))
-    cells = [[x[order[part::parts][group::GROUPS]] for group in range(GROUPS)] for part in range(parts)]
+    chosen = [order[part::parts] for part in range(parts)]
+    cells = [[x[part[groups[part] == group]] for group in range(GROUPS)] for part in chosen]
     return _Moments(
         np.array([[len(cell) for cell in row] for row in cells], np.float64),
         np.array([[cell.sum(axis=0) for cell in row] for row in cells]),

@@ -31,7 +31,7 @@ from ddpm.data import datasets, lineage
 from ddpm.errors import UserError
 from ddpm.models import backend
 from ddpm.models.backend import ComputeMode
-from ddpm.planning import matrix_rows, metadata, quality_figures
+from ddpm.planning import classes, guidance, matrix_rows, metadata, quality_figures
 from ddpm.quality import features, further, kept_samples, panel
 from ddpm.runs.results import QualityJob
 from ddpm.runs.runs import Run
@@ -63,6 +63,7 @@ class Reference(NamedTuple):
     pixels: np.ndarray  # uint8 [M, H, W, C]
     real: np.ndarray  # uint8 [n, H, W, C]
     about: dict[str, Any]  # for the record
+    class_counts: list[int]  # images of each of the model's labels, in all of that part; empty where they are not known
 
 
 def measure_source(
@@ -94,13 +95,13 @@ def measure_source(
             code="not-applicable",
         )
     given = _given(config, settings, worker) if settings.samples else None
+    count = settings.num_samples if given is None else len(given)
+    reference = read_reference(config, dataclasses.replace(settings, num_samples=count), opened, worker)
     sampled_with = compute = None
     if opened and given is None:
         compute = backend.resolve_and_report(settings.kernels, settings.precision, distributed.device(), worker)
-        sampled_with = kept_samples.made_with(settings, opened, compute)
+        sampled_with = kept_samples.made_with(settings, opened, compute, reference.class_counts)
         kept_samples.check_same(job, sampled_with)
-    count = settings.num_samples if given is None else len(given)
-    reference = read_reference(config, dataclasses.replace(settings, num_samples=count), opened, worker)
     net = further.read_inception(settings, len(reference.pixels))
     where = [] if opened is None else ["--model_path", str(opened.path)]
     more = [] if opened is None else opened.flags(QualityConfig)
@@ -124,7 +125,7 @@ def measure_source(
         assert compute is not None
         share = 1 - PANEL_SHARE
         found: list[np.ndarray] = []
-        for progress in _sampled(job, worker, opened, settings, compute, found, about):
+        for progress in _sampled(job, worker, opened, settings, compute, reference.class_counts, found, about):
             yield Progress(int(1000 * share * progress))
         samples = np.concatenate(found)[: settings.num_samples]
         if len(samples) < settings.num_samples:
@@ -224,7 +225,18 @@ def read_reference(
         "reference_digest": digest.hexdigest(),
         "real": kind,
     }
-    return Reference(pixels, real, about)
+    return Reference(pixels, real, about, _class_counts(config, settings, found.dataset))
+
+
+def _class_counts(config: Config, settings: QualityConfig, dataset: datasets.Dataset) -> list[int]:
+    """Real images of each of the model's labels; empty where a request names the classes, or they are not the model's.
+
+    Samples of all classes equally often would be far from real images of which some are rare, however good they are.
+    """
+    known, counts = classes.names(config), dataset.class_counts()
+    if settings.classes.strip() or not sum(counts.values()) or not set(counts) <= set(known):
+        return []
+    return [counts.get(name, 0) for name in known]
 
 
 def _warn_of_few(count: int, worker: Worker | None) -> None:
@@ -307,16 +319,21 @@ def _sampled(
     opened: OpenedModel,
     settings: QualityConfig,
     compute: ComputeMode,
+    class_counts: list[int],
     found: list[np.ndarray],
     about: dict[str, Any],
 ) -> Iterator[float]:
     """Samples into `found`, uint8 [n, H, W, C] each, and yields the share that is done.
 
-    about: receives how they were sampled.  Batches are kept in the folder until all are there.
+    class_counts: how often each label is wanted, in proportion; empty: those of the request.  about: receives how they
+    were sampled.  Batches are kept in the folder until all are there.
     """
     device = distributed.device()
     network = opened.network(device)
     resolved = resolve_request(opened.config, request_of(settings), compute, opened.origin)
+    if class_counts:
+        labels = classes.in_proportion(class_counts, settings.num_samples)
+        resolved = dataclasses.replace(resolved, labels=labels)
     mse = analytic_variance.mse_for(resolved, opened, network, compute, worker)
     resolved = dataclasses.replace(resolved, analytic_mse=mse)
     request = resolved.request
@@ -324,8 +341,9 @@ def _sampled(
         **{name: opened.origin[name] for name in ("step", "weights", "sha256")},
         "sampler": resolved.solver,
         "nfe": resolved.nfe,
-        "guidance_scale": request.guidance_scale,
+        "guidance_scale": guidance.scale_of(opened.config.model, request),
         "classes": request.classes,
+        "class_counts": class_counts,
         "seed": request.seed,
         "precision": resolved.precision,
         "variance": resolved.variance,

@@ -28,12 +28,14 @@ NOT_SAMPLED = {
 }
 
 
-def made_with(settings: QualityConfig, opened: OpenedModel, compute: ComputeMode) -> dict[str, Any]:
+def made_with(
+    settings: QualityConfig, opened: OpenedModel, compute: ComputeMode, class_counts: list[int]
+) -> dict[str, Any]:
     """All that decides what the samples are, but for their number."""
     found = {name: value for name, value in dataclasses.asdict(settings).items() if name not in NOT_SAMPLED}
     network = [*codec.to_flags(opened.config.model), *codec.to_flags(opened.config.diffusion)]
     how = {"precision": compute.precision, "kernels": compute.kernels}
-    return {**found, "sha256": opened.sha256, "network": shlex.join(network), **how}
+    return {**found, "class_counts": class_counts, "sha256": opened.sha256, "network": shlex.join(network), **how}
 
 
 def check_same(job: QualityJob, wanted: Mapping[str, Any]) -> None:

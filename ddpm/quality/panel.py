@@ -14,7 +14,7 @@ from ddpm.quality import coverage, distances, pixels
 from ddpm.quality.distances import Measure
 from ddpm.quality.features import FeatureNet
 
-VERSION = 2  # of how figures are computed: those of different versions are not compared
+VERSION = 3  # of how figures are computed: those of different versions are not compared
 PART = 500  # images whose features are computed between two reports of progress
 
 
@@ -89,7 +89,9 @@ class _Against:
         """The figures of images x, whose features are of_x.  intervals: of the Fréchet distance too."""
         y, of_y, seed = self.pixels, self.features, self.seed
         equal = min(len(x), len(y))
-        covered = coverage.coverage(of_x[:equal], of_y[:equal])
+        # Of more, any: existing images may lie in the order of their classes.  The reference is in random order.
+        some = np.random.default_rng(seed).permutation(len(x))[:equal] if equal < len(x) else slice(None)
+        covered = coverage.coverage(of_x[some], of_y[:equal])
         fine, coarse = pixels.patch_distances(pixels.patch_quantiles(x, seed), self.patches)
         colour, spread = pixels.colour_differences(x, y)
         return {

@@ -5,16 +5,16 @@ from pathlib import Path
 
 LOOKED_AT = ("config.json", "status.json", "about.json", "progress.csv", "samples", "saves")
 
-Stamp = tuple[tuple[int, int, int], ...]
+Stamp = tuple[tuple[int, ...], ...]
 
 
 def stamp(folder: Path) -> Stamp:
     """Differs from before if a file of the run that a list shows was written, added or removed since."""
-    found = []
+    found: list[tuple[int, ...]] = []
     for name in LOOKED_AT:
         try:
             stat = os.lstat(os.path.join(folder, name))
-            found.append((stat.st_ino, stat.st_size, stat.st_mtime_ns))
+            found.append((stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
         except OSError:
-            found.append((0, 0, 0))
+            found.append(())
     return tuple(found)

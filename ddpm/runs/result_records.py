@@ -19,29 +19,31 @@ Bits = Annotated[float, Meta(ge=-1e6, le=1e6)]
 class CheckpointRecord:
     """The checkpoint that a result was made from."""
 
+    step: Count
+    weights: FileName
     path: Annotated[str, Meta(max_length=2**15)] = ""
     sha256: Annotated[str, Meta(max_length=64)] = ""
-    step: Count = 0
-    weights: FileName = ""
 
 
 @dataclass(frozen=True)
 class DataRecord:
     """The images that were evaluated."""
 
-    data_dir: Annotated[str, Meta(max_length=2**15)] = ""
-    part: Literal["train", "test", "all"] = "all"
+    data_dir: Annotated[str, Meta(max_length=2**15)]
+    part: Literal["train", "test", "all"]
 
 
 @dataclass(frozen=True)
 class Settings:
     """settings.json; the settings themselves are checked where they are read."""
 
-    checkpoint: CheckpointRecord = CheckpointRecord()
-    data: DataRecord = DataRecord()
+    checkpoint: CheckpointRecord | None = None
+    data: DataRecord | None = None
     command: Annotated[str, Meta(max_length=2**20)] = ""
     drawn_at_once: Count = 0  # images in a batch
-    sampled_with: Annotated[dict[str, str | int | float | bool], Meta(max_length=100)] = field(default_factory=dict)
+    sampled_with: Annotated[dict[str, str | int | float | bool | list[int] | None], Meta(max_length=100)] = field(
+        default_factory=dict
+    )
 
 
 @dataclass(frozen=True)
@@ -200,6 +202,7 @@ class QualityAbout:
     nfe: Count = 0
     guidance_scale: float = 1.0
     classes: Annotated[str, Meta(max_length=2**16)] = ""
+    class_counts: Annotated[list[Count], Meta(max_length=10**6)] = field(default_factory=list)
     seed: Count = 0
     precision: Name = ""
     samples: Annotated[str, Meta(max_length=2**15)] = ""

@@ -8,7 +8,6 @@ import shutil
 import time
 import unicodedata
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -41,11 +40,12 @@ class Run(Job):
         super().__init__(folder, depth)
         self._settings: Remembered[Config | None] = Remembered()
         self._about: Remembered[About] = Remembered()
+        self._kept_config: Config | None = None
 
-    @cached_property
+    @property
     def config(self) -> Config:
-        """The settings in config.json.  Raises UserError if it is missing or of another version."""
-        return self._config_in(self.content)
+        """The settings in config.json as it is now.  Raises UserError if it is missing or of another version."""
+        return self._kept_config or self._config_in(self.content)
 
     def _config_in(self, content: Folder) -> Config:
         def parse() -> Config | None:
@@ -71,9 +71,9 @@ class Run(Job):
         if wrong := manifests.read_all(content, newest=True).wrong:
             raise UserError(wrong[max(wrong)], code="lost-checkpoints")
 
-    def with_config(self) -> Self:
-        """Reads the settings, for processes that do not see the folder.  Raises UserError as `config` does."""
-        self.__dict__["config"] = self.config
+    def with_config(self, config: Config | None = None) -> Self:
+        """Keeps the settings, or these, for processes that train and may not see the folder.  Raises UserError."""
+        self._kept_config = config or self.config
         return self
 
     def read_about(self) -> About:
@@ -125,7 +125,7 @@ class Run(Job):
             created = os.lstat(path).st_mtime_ns
             self.write_json(path, codec.to_json(config))
             os.utime(path, ns=(created, created))  # `created_at` is the time of the file
-        self.config = config
+        self._kept_config = self._kept_config and config
 
     def again(self, file: Path | None = None) -> Config:
         """The settings of a new run like this one, which begins from the weights in `file` if given.

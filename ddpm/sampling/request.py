@@ -10,7 +10,7 @@ from ddpm.compute import distributed
 from ddpm.config.tasks import SampleConfig
 from ddpm.config.training import Config
 from ddpm.models.backend import ComputeMode
-from ddpm.planning import inputs, low_res, memory, resolve
+from ddpm.planning import guidance, inputs, low_res, memory, resolve
 from ddpm.planning.resolve import ResolvedSampling
 from ddpm.planning.source_images import Progress, SourceImages
 
@@ -33,6 +33,8 @@ def resolve_request(
     0; never more than fit in memory.  Raises UserError for what the model cannot do, and for images that cannot be
     read.
     """
+    if guidance.is_supported(config.model):  # for the record; there is nothing to say where it is not
+        request = dataclasses.replace(request, guidance_scale=guidance.scale_of(config.model, request))
     process = resolve.resolve_process(config, request)  # before anything is read
     if compute:
         request = dataclasses.replace(request, precision=compute.precision, kernels=compute.kernels)

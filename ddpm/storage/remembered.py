@@ -27,12 +27,13 @@ class Remembered(Generic[T]):
             found = folder.stat(name)
         except FileNotFoundError:
             return None
-        which = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+        # The time of change of its entry too: what replaces a file may have its size, inode and time of change.
+        which = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
         last = self._last  # read once: another thread may change it
         if last and last[0] == which:
             return last[1]
         value = parse()
         # What has just been written may change again within what the disk takes for the same instant.
-        is_settled = abs(time.time_ns() - found.st_mtime_ns) > SETTLED
+        is_settled = min(abs(time.time_ns() - changed) for changed in which[-2:]) > SETTLED
         self._last = (which, value) if is_settled else None
         return value

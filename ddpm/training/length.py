@@ -80,7 +80,7 @@ class Length:
             log.warning("%s", refused)
             self._worker.beat(warning=refused, now=True)
             return False
-        self._run.config = config
+        self._run.with_config(config)
         self._worker.beat(total_steps=config.train.total_steps)
         return True
 

@@ -42,7 +42,7 @@ def ready(run: Run, given: Mapping[str, Any], worker: Worker) -> Run:
     if run.config.train.resume_checkpoint and not run.checkpoints():
         worker.beat(message="Looking at the file to begin from", now=True)
         config = warm_start.check_start(config)
-    run.config = config  # kept by the Session, once the data is seen to be good
+    run.with_config(config)  # kept by the Session, once the data is seen to be good
     return run
 
 

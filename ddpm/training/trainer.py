@@ -257,7 +257,9 @@ class Trainer:
             self.optimizer.load_state_dict({**optimizer, "param_groups": groups})
         self.step = state["step"]
         self.began_with = self.step if state.get("fresh") else 0
-        self.decided_for = state.get("decided_for", "")
+        # For the time that is given now alone: one that was decided before another length is open again.
+        decided_for, wanted = state.get("decided_for", ""), self.config.train.train_for
+        self.decided_for = decided_for if decided_for == wanted else ""
         self._resume_learning_rate(state)
         self.stream.position = state["position"]
         if not state.get("fresh"):

@@ -1,8 +1,7 @@
 """Data part of the Train form: a named data set or a path, and a description of its contents."""
 
-import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import streamlit as st
@@ -24,9 +23,6 @@ from pages.ui.forms import image_check, obtain_data, setting_fields
 from pages.ui.forms.setting_fields import Notes
 from pages.ui.frame import layout
 
-PATHS: dict[str | type, Any] = {
-    str: os.fsencode
-}  # a path may hold bytes that are no text, which Streamlit does not hash
 PATH = "path"  # the option for a folder or file of one's own
 SHOWN = 24  # images shown, in three rows
 TILE = 64  # pixels on screen, about
@@ -60,6 +56,11 @@ def settle(form: str) -> None:
     data_dir = st.session_state.get(setting_widgets.key(form, "data_dir")) or ""
     if _named(form) != data_dir:
         fill(form, data_dir)
+
+
+def named_now(form: str) -> str:
+    """The data_dir of a form as it is when a callback runs: a click may come before what was typed is shown."""
+    return str(st.session_state.get(setting_widgets.key(form, "data_dir")) or "")
 
 
 def _named(form: str) -> str:
@@ -213,7 +214,7 @@ def _stamp(data_dir: str) -> int:
         return 0
 
 
-@st.cache_data(hash_funcs=PATHS, max_entries=32, ttl=60, show_spinner="Reading the data …")
+@st.cache_data(hash_funcs=layout.PATHS, max_entries=32, ttl=60, show_spinner="Reading the data …")
 def _inspect(data_dir: str, stamp: int) -> Contents:
     try:
         source = sources.open_source(data_dir, image_check.quick())
@@ -225,7 +226,7 @@ def _inspect(data_dir: str, stamp: int) -> Contents:
         return Contents(None, str(error), error.code)
 
 
-@st.cache_data(hash_funcs=PATHS, max_entries=32, ttl=60, show_spinner="Reading the data …")
+@st.cache_data(hash_funcs=layout.PATHS, max_entries=32, ttl=60, show_spinner="Reading the data …")
 def _thumbnails(data_dir: str, stamp: int, size: int, channels: int) -> bytes | None:
     """Images from across the data, as far as it is within reach, as the network sees them; broken ones are left out."""
     source = sources.open_source(data_dir, image_check.quick())

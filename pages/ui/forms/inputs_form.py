@@ -148,7 +148,7 @@ def _stamp(path: str) -> int:
         return 0
 
 
-@st.cache_data(max_entries=32, show_spinner=False)
+@st.cache_data(hash_funcs=layout.PATHS, max_entries=32, show_spinner=False)
 def _first(config: Config, path: str, stamp: int) -> np.ndarray:
     found = inputs.read(config, SampleConfig(task="vary", picture=path, num_samples=1))
     assert found is not None
@@ -314,7 +314,7 @@ def _mask_of(config: Config, path: str) -> np.ndarray:
     return _read(config, path, _stamp(path))
 
 
-@st.cache_data(max_entries=32, show_spinner=False)
+@st.cache_data(hash_funcs=layout.PATHS, max_entries=32, show_spinner=False)
 def _read(config: Config, path: str, stamp: int) -> np.ndarray:
     return inputs.read_mask(config, path)
 

@@ -47,8 +47,8 @@ def show(name: str) -> None:
                 icon=":material/folder_zip:",
                 key="use_archive",
                 disabled=not typed.strip(),
-                on_click=layout.callback(launch.start_getting),
-                args=(name, fields.absolute(typed)),
+                on_click=layout.callback(_use_archive),
+                args=(name,),
             )
 
 
@@ -62,16 +62,15 @@ def show_archive(form: str, name: str) -> None:
         st.caption(escape(about.where))
         if not about.wanted:
             return
-        typed = st.text_input(
+        st.text_input(
             "Archive on this computer",
             key=setting_widgets.key(form, f"archive-{name}"),
             placeholder=about.wanted,
             help=escape(f"Path of {about.wanted}."),
             persist_state="session",
         )
-        archive = fields.absolute(typed)
-        beside = str(Path(archive).parent / f"{name}-images") if archive else ""
-        chosen = st.text_input(
+        archive, beside = _archive(form, name)
+        st.text_input(
             "Folder for the images",
             key=setting_widgets.key(form, f"images-{name}"),
             placeholder=beside or "Next to the archive",
@@ -85,8 +84,8 @@ def show_archive(form: str, name: str) -> None:
                 icon=":material/folder_zip:",
                 key="convert_archive",
                 disabled=not archive,
-                on_click=layout.callback(launch.start_converting),
-                args=(name, archive, fields.absolute(chosen) or beside),
+                on_click=layout.callback(_convert),
+                args=(form, name),
             )
             if job.state() == "finished" and (made := launch.made_folder(job)):
                 st.button(
@@ -97,6 +96,22 @@ def show_archive(form: str, name: str) -> None:
                     on_click=layout.callback(_remember),
                     args=(made,),
                 )
+
+
+def _use_archive(name: str) -> None:
+    launch.start_getting(name, fields.absolute(st.session_state[ARCHIVE]))
+
+
+def _archive(form: str, name: str) -> tuple[str, str]:
+    """The archive that its field names, and the folder beside it for the images."""
+    archive = fields.absolute(st.session_state.get(setting_widgets.key(form, f"archive-{name}")) or "")
+    return archive, str(Path(archive).parent / f"{name}-images") if archive else ""
+
+
+def _convert(form: str, name: str) -> None:
+    archive, beside = _archive(form, name)
+    chosen = fields.absolute(st.session_state.get(setting_widgets.key(form, f"images-{name}")) or "")
+    launch.start_converting(name, archive, chosen or beside)
 
 
 def take_made() -> str:

@@ -61,6 +61,7 @@ _keep_known = partial(checkpoint_form.drop_unknown, FORM)
 def fill(config: Config, sample: SampleConfig) -> None:
     """Puts a request into the fields: the initial one, or an earlier one to reuse."""
     sample = summary.normal_form(sample)
+    sample = dataclasses.replace(sample, guidance_scale=guidance.scale_of(config.model, sample))
     setting_widgets.fill(FORM, dataclasses.asdict(sample))
     setting_widgets.fill(FORM, dict(COUNTS.values()))
     sampler_form.fill(config, sample)

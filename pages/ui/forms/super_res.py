@@ -199,7 +199,7 @@ def _stamp(base: str) -> int:
         return 0
 
 
-@st.cache_data(max_entries=32, ttl=60, show_spinner="Reading the low-resolution images …")
+@st.cache_data(hash_funcs=layout.PATHS, max_entries=32, ttl=60, show_spinner="Reading the low-resolution images …")
 def _preview(config: Config, base: str, text: str, stamp: int) -> Preview:
     try:
         small = low_res.read(config, SampleConfig(num_samples=SHOWN, base_samples=base, classes=text))

@@ -78,7 +78,8 @@ def begin(runs_dir: Path) -> None:
         setting_widgets.fill(FORM, {**setting_widgets.values_of(began), **kept.values})
         st.session_state[BASE] = kept.base
     is_other = asked is not None and st.session_state.get(BASE) != RUN + asked
-    if asked and link != before and (is_other or (step and kept is None)):
+    anew = st.session_state.pop(layout.BEGIN_ANEW, False)
+    if asked and (anew or (link != before and (is_other or (step and kept is None)))):
         with layout.errors():
             fill(_again(runs.find_run(runs_dir, asked), int(step or 0)), RUN + asked)
     if BASE not in st.session_state:

@@ -19,17 +19,22 @@ class Asked(NamedTuple):
     action: str
     names: tuple[str, ...]  # of the runs that it is about
     step: int = 0  # the checkpoint that it is about; 0: none in particular
+    place: tuple[str, ...] = ()  # the page where it was asked for, and its run; (): any
 
 
 def ask(action: str, names: Sequence[str], step: int = 0) -> None:
     """Asks for a dialog."""
     forget()
-    st.session_state[REQUEST] = Asked(action, tuple(names), step)
+    st.session_state[REQUEST] = Asked(action, tuple(names), step, layout.place())
 
 
 def asked() -> Asked | None:
-    """What is asked for."""
-    return st.session_state.get(REQUEST)
+    """What is asked for; nothing that was asked for on another page, or of another run there."""
+    request: Asked | None = st.session_state.get(REQUEST)
+    if request is None or request.place in ((), layout.place()):
+        return request
+    forget()
+    return None
 
 
 def forget() -> None:

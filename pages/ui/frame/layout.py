@@ -13,6 +13,7 @@ A UserError is shown in a red box wherever it happens: in the page itself, which
 import contextlib
 import functools
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -64,6 +65,9 @@ LOGO = (
 
 STYLE = Path(__file__).with_name("page.css").read_text("utf-8")
 
+PATHS: dict[str | type, Any] = {str: os.fsencode}  # a path may hold bytes that Streamlit does not hash as text
+PAGE = "_page"  # in the session: title of the page that is open
+BEGIN_ANEW = "_begin_anew"  # in the session: Train has to fill its form with the run of the address, whatever it holds
 PENDING_ERROR = "_wrong"  # error of a callback, until the page shows it
 EXAMPLE = "small photographs of ten classes (CIFAR-10), learned in less than three hours on one core"
 EXAMPLE_SIDE = 402  # of its preview: each pixel three times
@@ -85,9 +89,15 @@ def page(title: str) -> None:
     with st.sidebar:
         _menu()
         keyboard.show(title)
+    st.session_state[PAGE] = title
     messages.show()
     if sentence := st.session_state.pop(PENDING_ERROR, ""):
         _error_box(sentence)
+
+
+def place() -> tuple[str, str]:
+    """The page that is open, and the run in its address."""
+    return st.session_state.get(PAGE, ""), st.query_params.get(RUN, "")
 
 
 def _menu() -> None:

@@ -215,7 +215,7 @@ def show_bin(found: list[Run], request: Asked) -> None:
     sure = st.checkbox("Remove all of it for good", key="dialog_for_good")
     if buttons(
         f"Empty the bin, free {total}", "delete_forever", "" if sure else "Tick the box first.", removes=True
-    ) and run_action(lambda: trash.empty(layout.runs_dir()), f"The bin is empty: {total} freed"):
+    ) and run_action(lambda: trash.empty(layout.runs_dir(), list(sizes)), f"The bin is empty: {total} freed"):
         answered()
 
 

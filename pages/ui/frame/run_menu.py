@@ -150,6 +150,7 @@ def dialogs() -> None:
         return
     if request.action == "again":
         forget()
+        st.session_state[layout.BEGIN_ANEW] = True
         query = {"like": request.names[0], **({"step": str(request.step)} if request.step else {})}
         st.switch_page(layout.TRAIN, query_params=query)
     found = []
@@ -174,7 +175,7 @@ def undo_line() -> None:
         if st.button("Undo", icon=":material/undo:", key="undo_delete"):
             restored = [path for path in trashed if run_action(functools.partial(trash.restore, path), "")]
             run_dialogs.forget_deleted(restored)
-            if restored:
+            if len(restored) == len(trashed):  # else it is said why one was not
                 messages.say(f"Restored: {plural(len(restored), 'run')}")
             st.rerun()
         if st.button("", icon=":material/close:", type="tertiary", key="undo_dismiss", help="Dismiss"):
