@@ -277,7 +277,7 @@ def test_the_networks_own_output(model: Model) -> None:
     """A step of DDIM made of calls is the sampler's, at the first timestep that it visits."""
     x_T = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     (first, *_) = model.iter_sample(
-        noise=x_T, solver="ddim", steps=10, classes="star", precision="fp32", spacing="uniform"
+        noise=x_T, solver="ddim", steps=10, classes="star", guidance_scale=1.0, precision="fp32", spacing="uniform"
     )
     output = model(x_T, int(first.t), classes="star")  # this model predicts x_0
     assert (output.shape, output.dtype, output.requires_grad) == (x_T.shape, torch.float32, False)

@@ -5,6 +5,7 @@ import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,7 +37,7 @@ def sampled(
 ) -> SampleJob:
     """16 images of 10 evaluations, in `speed` evaluations of a batch a second, after 3 seconds of loading."""
     job = SampleJob(run.folder / "samples" / name)
-    sample = dataclasses.asdict(SampleConfig(num_samples=16, sampler="ddim", steps=10))
+    sample = dataclasses.asdict(SampleConfig(num_samples=16, sampler="ddim", steps=10, guidance_scale=1.0))
     files.write_json(job.folder / "settings.json", {"sample": sample, "drawn_at_once": batch})
     count = 10 * 16 // batch
     ended(job.folder, 3 + count / speed, host, step=count, total_steps=count, steps_per_second=speed)
@@ -44,7 +45,8 @@ def sampled(
 
 
 def estimated(run: Run, **settings: object) -> durations.Estimate:
-    sample = SampleConfig(**{"num_samples": 16, "sampler": "ddim", "steps": 10, **settings})  # type: ignore[arg-type]
+    asked: dict[str, Any] = {"num_samples": 16, "sampler": "ddim", "steps": 10, "guidance_scale": 1.0, **settings}
+    sample = SampleConfig(**asked)
     return summary.estimate_sampling(run, run.config, sample)
 
 

@@ -511,7 +511,9 @@ def test_like_a_image_with_changes(run: Run, tmp_path: Path) -> None:
 
 def test_settings_of_other_versions() -> None:
     older = metadata.sample_of({"sample": {"num_samples": 3}}, "it")
-    assert older == SampleConfig(num_samples=3, precision="fp32", kernels="torch"), "which all of them drew with"
+    assert older == SampleConfig(num_samples=3, guidance_scale=1.0, precision="fp32", kernels="torch"), (
+        "which all of them drew with"
+    )
     with raises_error("newer-format", 99):
         metadata.sample_of({"format": 99, "sample": {}}, "it")
     with raises_error("unknown-setting", "'from_the_future'"):

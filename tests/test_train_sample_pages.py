@@ -53,7 +53,9 @@ def draw(
     job = SampleJob(run.folder / "samples" / name)
     sample = SampleConfig(num_samples=count, use_ddim=True, timestep_respacing="ddim10", **settings)  # type: ignore[arg-type]
     pixels = np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
-    about = dict(sample=sample.__dict__, checkpoint=dict(step=40), command="ddpm sample --model_path ema.pt")
+    about = dict(
+        sample=sample.__dict__, checkpoint=dict(step=40, weights="ema_0.9"), command="ddpm sample --model_path ema.pt"
+    )
     files.write_json(job.folder / "settings.json", about)
     if state == "finished":
         for k, image in enumerate(pixels):

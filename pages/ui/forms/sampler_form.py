@@ -164,13 +164,13 @@ def why_unguided(config: Config) -> str:
     return ""
 
 
-def guidance(config: Config) -> float:
-    """Field for the guidance scale; disabled where the run does not support guidance."""
+def guidance(config: Config) -> float | None:
+    """Field for the guidance scale; disabled, and None, where the run does not support guidance."""
     if why_not := why_unguided(config):
         st.slider(
             "Guidance", 0.0, MOST_GUIDANCE, 1.0, step=0.1, key=key("no_guidance"), disabled=True, help=escape(why_not)
         )
-        return 1.0
+        return None
     most = max(MOST_GUIDANCE, float(st.session_state.get(key("guidance_scale"), 1.0)))
     return st.slider(
         "Guidance",
@@ -183,7 +183,7 @@ def guidance(config: Config) -> float:
     )
 
 
-def more(config: Config, task: str, name: str, count: int, scale: float) -> dict[str, Any]:
+def more(config: Config, task: str, name: str, count: int, scale: float | None) -> dict[str, Any]:
     """Advanced fields in an expander."""
     values: dict[str, Any] = {}
     T = config.diffusion.diffusion_steps
@@ -241,9 +241,9 @@ def more(config: Config, task: str, name: str, count: int, scale: float) -> dict
             key=where,
             help=FIELDS["guidance_interval"].help,
             persist_state="session",
-            disabled=scale == 1,
+            disabled=scale in (None, 1),
         )
-        if scale != 1 and interval != (0, T - 1):
+        if scale not in (None, 1) and interval != (0, T - 1):
             values["guidance_interval"] = f"{interval[0]}-{interval[1]}"
     with st.container(horizontal=True, gap="medium"):
         for setting, there in (("denoise_to_zero", task in TO_ZERO), ("analytic_first_step", task in FROM_NOISE)):

@@ -221,7 +221,7 @@ def show(run: Run, checkpoints: list[Checkpoint], task: str) -> tuple[SampleConf
     missing = [
         Problem(name, f"{FIELDS[name].label} is empty: type a number.", code="missing-value")
         for name, value in values.items()
-        if value is None
+        if value is None and FIELDS[name].default is not None
     ]
     sample = SampleConfig(**{name: value for name, value in values.items() if value is not None})
     return sample, [*missing, *unusable, *problems(config, sample)]
