@@ -321,11 +321,13 @@ VALUES: dict[str, dict[str, Callable[[dict[str, Any]], None]]] = {
         "count": _set("sample", "num_samples", to=-1),
         "sample-list": _set("sample", to=[]),
         "checkpoint": _set("checkpoint", to=7),
+        "checkpoint-half": _set("checkpoint", to={"path": "model.pt"}),
         "command": _set("command", to=[1]),
     },
     f"{EVALUATION}/result.json": {
         "bits": _set("bits_per_dim", to="few"),
         "data": _set("data", to=7),
+        "data-empty": _set("data", to={}),
         "quarters": _set("vb_quarters", to=[]),
         "pictures": _set("pictures", to=[1]),
     },
