@@ -11,6 +11,7 @@ from ddpm.spacings import SPACINGS, described
 
 OWN_DATA = "data"  # as base_samples: the training data of the model; a folder of that name is ./data
 TASKS = ("draw", "interpolate", "vary", "inpaint", "invert")  # as in files; "draw" is shown as "sample"
+USUAL_GUIDANCE = 2.0  # scale, for clearer images than without
 FEW_STEPS = "unipc-2"  # the best sampler for few steps, by the table that `ddpm bench samplers` prints
 
 
@@ -23,7 +24,7 @@ def guidance_setting(help: str) -> Any:
         low=0.0,
         high=50.0,
         basic=True,
-        empty=(None, "2 for a model trained with cond_drop_prob, else 1"),
+        empty=(None, f"{USUAL_GUIDANCE:g} for a model trained with cond_drop_prob, else 1"),
     )
 
 

@@ -7,7 +7,7 @@ import re
 from typing import NamedTuple
 
 from ddpm.config.model import ModelConfig
-from ddpm.config.tasks import SampleConfig
+from ddpm.config.tasks import USUAL_GUIDANCE, SampleConfig
 from ddpm.config.training import Config
 from ddpm.errors import UserError
 
@@ -25,7 +25,7 @@ class Guidance(NamedTuple):
         return self.scale != 1 and self.low <= round(t, 6) <= self.high  # computed timesteps have rounding errors
 
 
-USUAL = 2.0  # scale, for clearer images than without
+USUAL = USUAL_GUIDANCE
 
 
 def is_supported(model: ModelConfig) -> bool:

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from ddpm import schedules
 from ddpm.config.tasks import FEW_STEPS, FromCheckpoint, SampleConfig
 from ddpm.config.training import Config
@@ -92,7 +94,7 @@ def _learnt(config: Config, wanted: list[int] | list[float]) -> list[int] | list
             f" {config.diffusion.timestep_respacing}): ask for fewer steps, or for none, which visits all of these.",
             code="impossible-steps",
         )
-    places = [min(range(len(known)), key=lambda k: abs(known[k] - t)) for t in wanted]
+    places = np.abs(np.subtract.outer(wanted, known)).argmin(axis=1).tolist()
     for k in range(1, len(places)):  # two that are nearest to the same one take one each
         places[k] = max(places[k], places[k - 1] + 1)
     for k in range(len(places)):
