@@ -24,7 +24,7 @@ def guidance_setting(help: str) -> Any:
         low=0.0,
         high=50.0,
         basic=True,
-        empty=(None, f"{USUAL_GUIDANCE:g} for a model trained with cond_drop_prob, else 1"),
+        empty=(None, f"{USUAL_GUIDANCE:g}, or 1 where the model was not trained for it"),
     )
 
 
